@@ -1,0 +1,73 @@
+# One word for each common thing; `make help` lists them. All tools live in $(VENV), made on first use.
+# PYTHON names the interpreter the environment is made with: make PYTHON=python3.13 VENV=.venv-3.13 check
+PYTHON ?= python3
+VENV ?= .venv
+DEBIAN_VENV ?= .venv-debian
+# More arguments for pytest: make test ARGS="tests/unit -k tree"
+ARGS ?=
+# make sim: one seed replays that seed; without it, new seeds are drawn for so many seconds.
+SEED ?=
+SECONDS ?= 60
+
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+DEBIAN_READY := $(DEBIAN_VENV)/.ready
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test check format format-check lint types proto check-proto test-debian bench sim lock clean
+
+help:  ## list what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Made again whenever a requirement changes; the stamp comes last, so an interrupted set-up is not taken for done.
+$(READY): requirements-dev.txt pyproject.toml scripts/make_venv.sh
+	@PYTHON="$(PYTHON)" scripts/make_venv.sh $(VENV)
+	@touch $@
+
+$(DEBIAN_READY): requirements-test.txt scripts/make_debian_venv.sh
+	@scripts/make_debian_venv.sh $(DEBIAN_VENV)
+	@touch $@
+
+run: $(READY)  ## start a cluster of three and show it at work; Ctrl-C ends it
+	@$(PY) scripts/tour.py
+
+test: $(READY)  ## run all tests (ARGS="..." goes to pytest)
+	$(PY) -m pytest $(ARGS)
+
+check: format-check lint types check-proto test  ## all that CI asks for
+
+format: $(READY)  ## put all code into the one format
+	$(PY) -m ruff format
+	$(PY) -m ruff check --fix
+
+format-check: $(READY)
+	$(PY) -m ruff format --check
+
+lint: $(READY)
+	$(PY) -m ruff check
+
+types: $(READY)
+	$(PY) -m mypy
+
+proto: $(READY)  ## generate replicad/wire/v1 from proto/
+	$(PY) scripts/generate_proto.py
+
+check-proto: $(READY)  ## is the generated code up to date?
+	$(PY) scripts/generate_proto.py --check
+
+test-debian: $(DEBIAN_READY)  ## run the tests on Debian's own python3, grpcio, protobuf, cryptography
+	$(DEBIAN_VENV)/bin/python -m pytest $(ARGS)
+
+bench: $(READY)  ## measure the five workloads on a cluster of three
+	$(PY) -m benchmarks $(ARGS)
+
+sim: $(READY)  ## simulate clusters for SECONDS=60, or replay one: SEED=8123
+	$(PY) -m tests.simulation $(if $(SEED),--seed $(SEED),--seconds $(SECONDS)) $(ARGS)
+
+lock: ## pin the newest releases that fit, in requirements-*.txt
+	PYTHON="$(PYTHON)" scripts/lock.sh
+
+clean:  ## remove all that was made, and no cluster's data
+	rm -rf $(VENV) $(DEBIAN_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find replicad tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

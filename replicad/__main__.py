@@ -1,0 +1,7 @@
+"""``python -m replicad``: the same as the ``replicad`` command."""
+
+import sys
+
+from replicad.app import main
+
+sys.exit(main())

@@ -1,0 +1,262 @@
+"""The composition root: from a config to a running node, and back to nothing at SIGTERM.
+
+Owns the order of start and stop, and the exit codes. Must not decide anything about the log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine, Iterator, Sequence
+from pathlib import Path
+
+from replicad import __version__, configfile, dev, keys, logs
+from replicad.config import Config
+from replicad.core.batch import Batch
+from replicad.core.concern import resolve
+from replicad.core.effects import State
+from replicad.core.master import Master
+from replicad.core.progress import Phase
+from replicad.core.seal import Sealer
+from replicad.core.settings import Settings
+from replicad.core.worker import Worker
+from replicad.errors import ConfigError, ExitCode, ReplicadError
+from replicad.notify import Notifier, watchdog_interval_s
+from replicad.runtime import Runtime
+from replicad.storage.interface import Store
+from replicad.storage.quarantine import write_quarantine
+from replicad.storage.sqlite import SqliteStore
+from replicad.transport.links import Dialer, MasterFrameEncoder
+from replicad.transport.server import Server
+from replicad.wire.codec import decode_records, encode_records
+from replicad.wire.frames import encode_batch
+
+DEFAULT_CONFIG = "/etc/replicad.yaml"
+STATUS_S = 1.0  # how often `systemctl status` gets a new line, if there is anything new to say
+SWITCH_S = 0.001  # the writing thread waits for the interpreter lock so long at the most, not Python's 5 ms
+READ_BYTES = 1 << 20  # what an aside copy holds in memory at a time
+
+_log = logs.get_logger("replicad")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The ``replicad`` command: the daemon, or ``replicad dev``. Returns an exit code of :class:`ExitCode`."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["dev"]:
+        return dev.main(arguments[1:])
+    options = _parser().parse_args(arguments)
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's C core would write to stderr past our log's format
+    try:
+        config = configfile.load(options.config)
+        if options.check_config:
+            keys.check_matches(keys.load_signer(config.key_file, config.node), config.this_node.public_key)
+            print(f"{options.config}: good: {config.role} {config.node} of cluster {config.cluster}")
+            return ExitCode.OK
+        logs.setup(config.log.level, config.log.format)
+        return asyncio.run(_run(config))
+    except ConfigError as exc:
+        print("\n".join(exc.faults), file=sys.stderr)
+        return exc.exit_code
+    except ReplicadError as exc:
+        print(f"replicad: {exc}", file=sys.stderr)
+        return exc.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="replicad",
+        description="A durable, ordered, signed message log: the node's daemon.",
+        epilog="`replicad dev --help` tells of a whole cluster on this machine, for trying it out.",
+    )
+    parser.add_argument("--config", default=DEFAULT_CONFIG, help="the config file (default: %(default)s)")
+    parser.add_argument("--check-config", action="store_true", help="report every fault of the config, and end")
+    parser.add_argument("--version", action="version", version=f"replicad {__version__}")
+    return parser
+
+
+async def _run(config: Config) -> int:
+    """Run the node until a signal or a fault ends it."""
+    sys.setswitchinterval(SWITCH_S)
+    began = time.monotonic()
+    signer = keys.load_signer(config.key_file, config.node)
+    keys.check_matches(signer, config.this_node.public_key)
+    verifiers = {node.name: keys.parse_vkey(node.public_key) for node in config.nodes}
+    store = SqliteStore(Path(config.data_dir), cluster=config.cluster, node=config.node, decode_records=decode_records)
+    try:
+        start = store.load()
+        settings = machine_settings(config)
+        machine: Master | Worker
+        if config.role == "master":
+            sealer = Sealer(config.cluster, config.node, signer.sign, encode_records, os.urandom)
+            machine = Master(settings, start, sealer=sealer, verifiers=verifiers, decode=decode_records)
+        else:
+            machine = Worker(settings, start, verifiers=verifiers, decode=decode_records)
+    except BaseException:
+        store.close()
+        raise
+    _log.info(
+        "starting",
+        f"{config.role} {config.node} of cluster {config.cluster}",
+        version=__version__,
+        size=start.size,
+        commit_size=start.commit_size,
+        epoch=start.promised_epoch,
+        loaded_ms=int((time.monotonic() - began) * 1000),
+    )
+    return await Node(config, machine, store).run()
+
+
+class Node:
+    """A running node: the runtime with all that surrounds it."""
+
+    def __init__(self, config: Config, machine: Master | Worker, store: Store) -> None:
+        self._config, self._machine = config, machine
+        self._notifier = Notifier()
+        self._ending: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        self._ready = False
+        self._runtime = Runtime(
+            machine,
+            store,
+            decode=decode_records,
+            put_aside=lambda size, reason: _put_aside(store, config, size, reason),
+            log=_log,
+            state_changed=self._state_changed,
+            fatal=self._fatal,
+        )
+        self._server = Server(config, self._runtime, log=_log)
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def run(self) -> int:
+        """Start, wait for the end, stop. Returns the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end, None)
+        try:
+            await self._server.start()
+        except ReplicadError:
+            await self._runtime.close()
+            raise
+        secure = "without TLS, so on loopback only" + (", with a shared token" if self._config.auth_token else "")
+        _log.info("listening", f"on {self._config.listen}, {secure}", address=self._config.listen)
+        self._runtime.start()
+        self._tasks = [loop.create_task(self._tell_systemd()), *map(loop.create_task, self._dial())]
+        if self._config.role == "worker":
+            self._become_ready()
+        fault = await self._ending
+        await self._stop(fault)
+        if fault is None:
+            return ExitCode.OK
+        return fault.exit_code if isinstance(fault, ReplicadError) else ExitCode.FAILED
+
+    def _dial(self) -> Iterator[Coroutine[None, None, None]]:
+        """A dialer for each worker, on the master."""
+        config = self._config
+        if config.role != "master":
+            return
+        encode = MasterFrameEncoder()
+        metadata = (("authorization", f"Bearer {config.auth_token}"),) if config.auth_token else ()
+        for node in config.nodes:
+            if node.name != config.node:
+                yield Dialer(
+                    node.name,
+                    node.address,
+                    self._runtime,
+                    encode=encode,
+                    metadata=metadata,
+                    timeouts=config.timeouts,
+                    log=_log,
+                ).run()
+
+    def _become_ready(self) -> None:
+        self._server.health.set_serving(True)
+        if not self._ready:
+            self._ready = True
+            self._notifier.ready()
+
+    def _state_changed(self, state: State, detail: str) -> None:
+        del detail  # the status line has it within a second, the log has it now
+        if state is State.OPEN:
+            self._become_ready()
+        elif state in (State.DEPOSED, State.READ_ONLY):
+            self._server.health.set_serving(False)
+
+    def _end(self, fault: BaseException | None) -> None:
+        if not self._ending.done():
+            self._ending.set_result(fault)
+
+    def _fatal(self, fault: BaseException) -> None:
+        bug = None if isinstance(fault, ReplicadError) else fault
+        _log.error("fatal", f"{type(fault).__name__}: {fault}; this node stops", exc=bug)
+        self._end(fault)
+
+    async def _stop(self, fault: BaseException | None) -> None:
+        """Take no more posts, answer what is under way, flush, leave."""
+        self._notifier.stopping()
+        _log.info("stopping", "answering what is under way" if fault is None else "after a fault")
+        await self._server.stop(0.0 if fault else self._config.timeouts.stop_s)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._runtime.close()
+        _log.info("stopped", "", size=self._machine.log.stored_size, commit_size=self._machine.log.commit_size)
+
+    async def _tell_systemd(self) -> None:
+        """The status line, and the watchdog: only while the write loop makes progress."""
+        watchdog_s = watchdog_interval_s(os.environ)
+        last = ""
+        while True:
+            line = self._status_line()
+            if line != last:
+                self._notifier.status(line)
+                last = line
+            if watchdog_s is not None and self._runtime.disk.stalled_s() < watchdog_s:
+                self._notifier.watchdog()
+            await asyncio.sleep(min(STATUS_S, watchdog_s or STATUS_S))
+
+    def _status_line(self) -> str:
+        machine = self._machine
+        sizes = f"epoch {machine.epoch}, size {machine.log.stored_size}, committed {machine.log.commit_size}"
+        line = f"{self._config.role} {machine.state.value}, {sizes}"
+        if isinstance(machine, Master):
+            workers = machine.workers.values()
+            lag = max((machine.log.stored_size - w.acked_size for w in workers), default=0)
+            level = sum(w.acked_size >= machine.log.commit_size and w.phase is Phase.LEVELLING for w in workers)
+            line += f", {level} of {len(workers)} workers in sync, lag {max(0, lag)}"
+        return f"{line}; {machine.detail}"
+
+
+def machine_settings(config: Config) -> Settings:
+    """The config in the core's words."""
+    limits, timeouts = config.limits, config.timeouts
+    return Settings(
+        cluster=config.cluster,
+        node=config.node,
+        workers=tuple(node.name for node in config.nodes if node.name != config.node),
+        min_nodes=resolve(config.min_nodes, voters=config.voters),
+        batch_bytes=limits.batch_bytes,
+        batch_records=limits.batch_records,
+        window_bytes=limits.window_bytes,
+        read_bytes=limits.read_bytes,
+        waiting_frames=limits.waiting_frames,
+        heartbeat_s=timeouts.heartbeat_s,
+        suspect_s=timeouts.suspect_s,
+        unhealthy_s=timeouts.unhealthy_s,
+    )
+
+
+def _put_aside(store: Store, config: Config, size: int, reason: str) -> None:
+    """Copy everything at ``size`` and beyond to quarantine, on disk when this returns."""
+
+    def batches() -> Iterator[Batch]:
+        offset = size
+        while found := store.read(offset, max_bytes=READ_BYTES):
+            yield from found
+            offset = found[-1].end
+
+    write_quarantine(
+        Path(config.data_dir), batches(), cluster=config.cluster, node=config.node, reason=reason, encode=encode_batch
+    )

@@ -1,0 +1,142 @@
+"""Connections: one gRPC channel to each node, and what a failed call means.
+
+Owns channel options, the token and the way from a gRPC error to a service error. Must not know frames or records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Protocol, cast
+
+import grpc
+import grpc.aio
+
+from replicad.errors import (
+    BadRequest,
+    Forbidden,
+    InternalError,
+    ServiceError,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+)
+from replicad.wire.codec import error_from_trailer
+
+DETAILS_TRAILER = "grpc-status-details-bin"
+CONNECT_TIMEOUT_S = 2.0  # within a caller's timeout of some seconds there must be time to try another node
+
+CHANNEL_OPTIONS: list[tuple[str, int]] = [
+    ("grpc.enable_http_proxy", 0),  # nodes are dialled directly, whatever the environment says
+    ("grpc.enable_retries", 0),  # retries are ours, with the same ids
+    ("grpc.max_receive_message_length", -1),  # a record's payload may have 64 MiB; the server limits a response
+    ("grpc.max_send_message_length", -1),
+    ("grpc.use_local_subchannel_pool", 1),  # no client waits in another's reconnect backoff
+    ("grpc.initial_reconnect_backoff_ms", 50),  # a restarted node is found again quickly
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.min_reconnect_backoff_ms", int(CONNECT_TIMEOUT_S * 1000)),  # this is gRPC's connect timeout
+    ("grpc.keepalive_time_ms", 10_000),  # notices a peer that vanished without a word
+    ("grpc.keepalive_timeout_ms", 5_000),
+]
+
+
+class ResponseStream(Protocol):
+    """What we use of a grpc.aio call that streams responses."""
+
+    def read(self) -> Awaitable[object]: ...
+    def cancel(self) -> bool: ...
+
+
+class DuplexStream(ResponseStream, Protocol):
+    """What we use of a grpc.aio call that streams both ways."""
+
+    def write(self, request: bytes) -> Awaitable[None]: ...
+    def done_writing(self) -> Awaitable[None]: ...
+    def wait_for_connection(self) -> Awaitable[None]: ...
+
+
+class Connection:
+    """A channel to one node. To be made and used inside a running loop."""
+
+    def __init__(self, address: str, token: str) -> None:
+        self.address = address
+        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+
+    async def call(self, method: str, request: bytes, *, timeout_s: float) -> bytes:
+        """A single request and its response. Raises ServiceError."""
+        try:
+            return cast(
+                bytes,
+                await self._channel.unary_unary(method)(request, timeout=timeout_s, metadata=self._metadata),
+            )
+        except grpc.aio.AioRpcError as exc:
+            raise service_error(exc, self.address) from exc
+
+    def stream(self, method: str, request: bytes) -> ResponseStream:
+        """A call whose responses are read one by one, as bytes."""
+        return cast(ResponseStream, self._channel.unary_stream(method)(request, metadata=self._metadata))
+
+    def duplex(self, method: str) -> DuplexStream:
+        """A call that streams both ways, bytes in and out."""
+        return cast(DuplexStream, self._channel.stream_stream(method)(metadata=self._metadata))
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+
+async def read_bytes(stream: ResponseStream, address: str) -> bytes | None:
+    """The next response, or None at the stream's good end. Raises ServiceError."""
+    try:
+        response = await stream.read()
+    except grpc.aio.AioRpcError as exc:
+        raise service_error(exc, address) from exc
+    return None if response is grpc.aio.EOF else cast(bytes, response)
+
+
+class Connections:
+    """The client's connections by address, made on first use."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+        self._by_address: dict[str, Connection] = {}
+
+    def to(self, address: str) -> Connection:
+        connection = self._by_address.get(address)
+        if connection is None:
+            connection = self._by_address[address] = Connection(address, self._token)
+        return connection
+
+    async def close(self) -> None:
+        connections, self._by_address = list(self._by_address.values()), {}
+        await asyncio.gather(*(connection.close() for connection in connections))
+
+
+def service_error(exc: grpc.aio.AioRpcError, address: str) -> ServiceError:
+    """What a failed call means: the server's own word where its trailer has one, else by gRPC status.
+
+    Without the server's word an error says nothing about frames that were sent before it: that is the caller's part.
+    """
+    for key, value in exc.trailing_metadata() or ():
+        if key == DETAILS_TRAILER and isinstance(value, bytes):
+            error = error_from_trailer(value)
+            if error is not None:
+                return error
+    status, text = exc.code(), f"{address}: {exc.details() or exc.code().name}"
+    match status:
+        case grpc.StatusCode.UNAVAILABLE:
+            return Unavailable(text)
+        case grpc.StatusCode.DEADLINE_EXCEEDED:
+            return Unavailable(f"{address}: no answer in time")
+        case grpc.StatusCode.UNAUTHENTICATED:
+            return Unauthorized(text)
+        case grpc.StatusCode.PERMISSION_DENIED:
+            return Forbidden(text)
+        case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.UNIMPLEMENTED:
+            return BadRequest(text)
+        case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in text:  # gRPC's own limit on a message
+            return TooLarge(text)
+        case grpc.StatusCode.RESOURCE_EXHAUSTED:
+            return Unavailable(text)
+        case _:
+            return InternalError(text)

@@ -1,0 +1,229 @@
+"""What is posted together: messages of one write concern, those who wait for them, and how a result is shared out.
+
+Pure but for the futures. Must not know streams, nodes or the clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from itertools import repeat
+from typing import cast
+
+from replicad.client.retry import own_instance
+from replicad.client.types import Posted
+from replicad.errors import Applied, BadRequest, IdConflict, OutcomeUnknown, PeerError, ServiceError, TooLarge, Unavailable
+from replicad.wire.codec import PostFrameResult, PostRun, encode_post_frame
+
+FRAME_BYTES = 512 << 10  # payloads and headers: more only adds delay before the first of them is answered
+FRAME_MESSAGES = 4096  # the server takes a frame apart in one go, about 1 us a message, and others wait
+MAX_MARGIN_S = 0.5  # the server's own timeout answer, which knows offset and nodes, gets this long for its way back
+_MAX_TIMEOUT_MS = (1 << 32) - 1  # the field is a uint32
+
+#: Posted(*values) without its Python-level __new__: a whole frame's worth is made at once.
+_make_posted = cast("partial[Posted]", partial(tuple.__new__, Posted))
+
+PostOutcome = Posted | ServiceError
+
+
+class Frame:
+    """Messages on their way into the log.
+
+    1. ``ids`` and ``payloads`` are of one length; ``headers`` is empty or of that length; nothing is added once it
+       was sent. A retry sends the very same messages.
+    2. ``lost`` says that an earlier try may have been applied, its answer never seen; only an answer that tells of the
+       message itself clears it, not another node's refusal to take it.
+    3. Once ``done``, all who wait have their answer.
+    """
+
+    __slots__ = (
+        "deadline",
+        "done",
+        "headers",
+        "ids",
+        "last_error",
+        "lost",
+        "payloads",
+        "sequence",
+        "size_bytes",
+        "timer",
+        "tries",
+    )
+
+    def __init__(
+        self, *, ids: list[str], payloads: list[bytes], headers: list[bytes], size_bytes: int, deadline: float
+    ) -> None:
+        self.ids = ids
+        self.payloads = payloads
+        self.headers = headers
+        self.size_bytes = size_bytes  # of payloads and headers
+        self.deadline = deadline  # by the loop's clock
+        self.sequence = 0  # of the latest try
+        self.tries = 0
+        self.lost = False
+        self.last_error: ServiceError | None = None
+        self.done = False
+        self.timer: asyncio.TimerHandle | None = None
+
+    def encode(self, *, write_concern: str, now: float) -> bytes:
+        """The frame's bytes, with what is left of the callers' time but for a margin."""
+        left_s = self.deadline - now
+        timeout_ms = int(1000 * (left_s - min(MAX_MARGIN_S, left_s / 10)))
+        return encode_post_frame(
+            self.sequence,
+            self.ids,
+            self.payloads,
+            self.headers if any(self.headers) else (),
+            write_concern=write_concern,
+            timeout_ms=min(max(1, timeout_ms), _MAX_TIMEOUT_MS),
+        )
+
+    def finish(self) -> bool:
+        """Mark as done; False when it was."""
+        if self.done:
+            return False
+        self.done = True
+        if self.timer is not None:
+            self.timer.cancel()
+        return True
+
+    def settle(self, outcomes: Sequence[PostOutcome]) -> None:
+        """Give each who waits the outcome of its message."""
+        raise NotImplementedError
+
+    def fail(self, error: ServiceError) -> None:
+        """Give all who wait this error, each its own instance, saying whether the message may have been applied."""
+        raise NotImplementedError
+
+    def split(self) -> list[Frame]:
+        """A frame for each message where they are of different callers, so that each gets its own answer; else []."""
+        return []
+
+
+class CallsFrame(Frame):
+    """Messages of many callers, each waiting for its own."""
+
+    __slots__ = ("waiters",)
+
+    def __init__(self, *, deadline: float) -> None:
+        super().__init__(ids=[], payloads=[], headers=[], size_bytes=0, deadline=deadline)
+        self.waiters: list[asyncio.Future[Posted]] = []
+
+    def settle(self, outcomes: Sequence[PostOutcome]) -> None:
+        if self.finish():
+            for waiter, outcome in zip(self.waiters, outcomes, strict=True):
+                if waiter.done():  # its caller was cancelled
+                    continue
+                if isinstance(outcome, Posted):
+                    waiter.set_result(outcome)
+                else:
+                    waiter.set_exception(final_error(self, outcome))
+
+    def fail(self, error: ServiceError) -> None:
+        if self.finish():
+            for waiter in self.waiters:
+                if not waiter.done():
+                    waiter.set_exception(final_error(self, error))
+
+    def split(self) -> list[Frame]:
+        if len(self.ids) == 1:
+            return []
+        return [self.part([index]) for index in range(len(self.ids))]
+
+    def part(self, indexes: Sequence[int]) -> CallsFrame:
+        """Some of the messages as a frame of their own, with what is known of earlier tries."""
+        part = CallsFrame(deadline=self.deadline)
+        part.ids = [self.ids[index] for index in indexes]
+        part.payloads = [self.payloads[index] for index in indexes]
+        part.headers = [self.headers[index] for index in indexes]
+        part.waiters = [self.waiters[index] for index in indexes]
+        part.size_bytes = sum(map(len, part.payloads)) + sum(map(len, part.headers))
+        part.tries, part.lost, part.last_error = self.tries, self.lost, self.last_error
+        return part
+
+
+class BulkFrame(Frame):
+    """Messages of one caller who waits for all of them; the first message that fails fails the frame."""
+
+    __slots__ = ("waiter",)
+
+    def __init__(
+        self,
+        *,
+        ids: list[str],
+        payloads: list[bytes],
+        headers: list[bytes],
+        size_bytes: int,
+        deadline: float,
+        waiter: asyncio.Future[list[Posted]],
+    ) -> None:
+        super().__init__(ids=ids, payloads=payloads, headers=headers, size_bytes=size_bytes, deadline=deadline)
+        self.waiter = waiter
+
+    def settle(self, outcomes: Sequence[PostOutcome]) -> None:
+        failed = next((each for each in outcomes if isinstance(each, ServiceError)), None)
+        if failed is not None:
+            self.fail(failed)
+        elif self.finish() and not self.waiter.done():
+            self.waiter.set_result(cast(list[Posted], outcomes))
+
+    def fail(self, error: ServiceError) -> None:
+        if self.finish() and not self.waiter.done():
+            self.waiter.set_exception(final_error(self, error))
+
+
+def final_error(frame: Frame, error: ServiceError) -> ServiceError:
+    """The error for one caller. A refusal of the latest try says nothing about an earlier one whose answer was lost,
+    unless it tells of the message itself: other content under its id, or not a message at all."""
+    mine = own_instance(error)
+    if frame.lost and mine.applied is Applied.NO and not isinstance(error, IdConflict | BadRequest | TooLarge):
+        mine.applied = Applied.UNKNOWN
+    return mine
+
+
+def timeout_error(frame: Frame, *, in_flight: bool, last_error: ServiceError | None) -> ServiceError:
+    """The error when the callers' time is over: OutcomeUnknown when any try may have been applied, else the last
+    reason that kept the messages out."""
+    cause = frame.last_error or last_error
+    if frame.lost or in_flight:
+        error: ServiceError = OutcomeUnknown(
+            "no answer in time, and the message may have been applied; ask for its outcome or post the same id again"
+            + (f" (last: {cause})" if cause else "")
+        )
+    elif cause is not None:
+        error = own_instance(cause)
+    else:
+        error = Unavailable("no node took the message in time")
+    error.__cause__ = cause
+    return error
+
+
+def outcomes_of(ids: Sequence[str], result: PostFrameResult) -> list[PostOutcome]:
+    """What became of each message. Raises PeerError("malformed") unless each has exactly one outcome."""
+    if len(result.runs) == 1 and not result.errors:
+        [run] = result.runs
+        if run.first_index == 0 and run.count == len(ids):
+            return list(_posted(ids, run, result.nodes))
+    outcomes: list[PostOutcome | None] = [None] * len(ids)
+    for run in result.runs:
+        start, stop = run.first_index, run.first_index + run.count
+        if stop > len(ids) or outcomes[start:stop].count(None) != run.count:
+            raise _misfit(result)
+        outcomes[start:stop] = _posted(ids[start:stop], run, result.nodes)
+    for index, error in result.errors:
+        if index >= len(ids) or outcomes[index] is not None:
+            raise _misfit(result)
+        outcomes[index] = error
+    if outcomes.count(None):
+        raise _misfit(result)
+    return cast(list[PostOutcome], outcomes)
+
+
+def _posted(ids: Sequence[str], run: PostRun, nodes: int) -> list[Posted]:
+    offsets = range(run.first_offset, run.first_offset + run.count)
+    return list(map(_make_posted, zip(ids, offsets, repeat(run.duplicate), repeat(nodes), strict=False)))
+
+
+def _misfit(result: PostFrameResult) -> PeerError:
+    return PeerError("malformed", f"the result of frame {result.sequence} does not fit its messages")

@@ -1,0 +1,13 @@
+"""The Log service's methods by name. Requests and responses go as bytes; the codec and protobuf read them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+_LOG: Final = "/replicad.wire.v1.Log/"
+
+POST_STREAM: Final = _LOG + "PostStream"
+LIST: Final = _LOG + "List"
+TAIL: Final = _LOG + "Tail"
+OUTCOME: Final = _LOG + "Outcome"
+STATUS: Final = _LOG + "Status"

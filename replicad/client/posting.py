@@ -1,0 +1,346 @@
+"""Posting: one PostStream to whichever node is master, and what to do when it is lost or refused.
+
+Owns frames from the moment they are begun until all who wait have an answer. Must not know how results are encoded
+or which errors may be retried: see :mod:`replicad.client.frames` and :mod:`replicad.client.retry`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from contextlib import suppress
+from random import Random
+
+import grpc.aio
+
+from replicad.client import methods
+from replicad.client.connection import CONNECT_TIMEOUT_S, Connections, DuplexStream, read_bytes, service_error
+from replicad.client.frames import BulkFrame, CallsFrame, Frame, outcomes_of, timeout_error
+from replicad.client.lanes import Lane, LaneKey, Lanes
+from replicad.client.retry import Route, may_retry, next_delay
+from replicad.client.types import Posted
+from replicad.errors import (
+    Applied,
+    BadRequest,
+    Forbidden,
+    InternalError,
+    NotMaster,
+    PeerError,
+    RateLimited,
+    ServiceError,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+)
+from replicad.wire.codec import PostFrameResult, decode_post_results
+
+
+class PostStream:
+    """A PostStream call and the frames that were sent on it and have no answer yet, by sequence."""
+
+    __slots__ = ("address", "answered", "call", "heard_at", "in_flight", "left", "over", "reader")
+
+    def __init__(self, address: str, call: DuplexStream) -> None:
+        self.address = address
+        self.call = call
+        self.in_flight: dict[int, tuple[Lane, Frame]] = {}
+        self.answered = False  # some frame of it had a result
+        self.heard_at = 0.0  # by the loop's clock
+        self.left = False  # nothing more is sent on it; answers that are still to come are welcome
+        self.over = False
+        self.reader: asyncio.Task[None] | None = None
+
+
+class Poster:
+    """Posts frames to the master, wherever it is. To be made and used inside one running loop."""
+
+    def __init__(self, route: Route, connections: Connections, rng: Random) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._route = route
+        self._connections = connections
+        self._rng = rng
+        self._lanes = Lanes(self._loop, self._started)
+        self._work = asyncio.Event()  # set when a frame may be ready to go
+        self._stream: PostStream | None = None  # where new frames go; others only wait for their answers
+        self._streams: set[PostStream] = set()
+        self._where: dict[int, PostStream] = {}  # sequence of each frame in flight -> its stream
+        self._resting: dict[Frame, asyncio.TimerHandle] = {}  # frames that wait for their next try
+        self._reopen_at = 0.0
+        self._last_sequence = 0
+        self._last_error: ServiceError | None = None  # why there is no stream
+        self._closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._run(self._pump())
+
+    # --- taking messages --------------------------------------------------------------------------------------------
+
+    def add(self, key: LaneKey, message_id: str, payload: bytes, headers: bytes) -> asyncio.Future[Posted]:
+        """Post one message together with whatever else is posted now; the future has its outcome."""
+        self._check_open()
+        waiter = self._lanes.add(key, message_id, payload, headers)
+        self._work.set()
+        return waiter
+
+    def submit(
+        self, key: LaneKey, *, ids: list[str], payloads: list[bytes], headers: list[bytes], size_bytes: int
+    ) -> asyncio.Future[list[Posted]]:
+        """Post a whole frame; the future has its outcome."""
+        self._check_open()
+        waiter: asyncio.Future[list[Posted]] = self._loop.create_future()
+        frame = BulkFrame(
+            ids=ids,
+            payloads=payloads,
+            headers=headers,
+            size_bytes=size_bytes,
+            deadline=self._loop.time() + key[1],
+            waiter=waiter,
+        )
+        lane = self._lanes.lane(key)
+        self._started(lane, frame)
+        lane.ready.append(frame)
+        self._work.set()
+        return waiter
+
+    async def close(self) -> None:
+        """Stop; whoever still waits gets an error that says whether the message may have been applied."""
+        self._closed = True
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for stream in list(self._streams):
+            stream.call.cancel()
+        self._fail_all(Unavailable("the client was closed"))
+
+    def _fail_all(self, reason: ServiceError) -> None:
+        """Whoever waits gets an error for that reason, or OutcomeUnknown where the message may have been applied."""
+        for stream in self._streams:
+            for _, frame in stream.in_flight.values():
+                frame.fail(timeout_error(frame, in_flight=True, last_error=reason))
+        for handle in self._resting.values():
+            handle.cancel()
+        for frame in [*self._resting, *self._lanes.pending()]:
+            frame.fail(timeout_error(frame, in_flight=False, last_error=reason))
+        self._resting.clear()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Unavailable("the client was closed")
+
+    def _started(self, lane: Lane, frame: Frame) -> None:
+        frame.timer = self._loop.call_at(frame.deadline, self._expire, lane, frame)
+
+    # --- sending ----------------------------------------------------------------------------------------------------
+
+    async def _pump(self) -> None:
+        """Sends what is there to send, for ever."""
+        while True:
+            await self._work.wait()
+            if not self._lanes.has_pending():
+                self._work.clear()
+                continue
+            stream = self._stream or await self._open()
+            if stream is None:
+                continue
+            taken = self._lanes.take(self._loop.time())
+            if taken is None:
+                self._work.clear()
+                continue
+            await self._send(stream, *taken)
+
+    async def _open(self) -> PostStream | None:
+        """Connect to where the route leads; None when that failed. No frame is taken before there is a connection:
+        what was never sent is known not to be applied."""
+        await asyncio.sleep(self._reopen_at - self._loop.time())
+        address = self._route.current
+        stream = PostStream(address, self._connections.to(address).duplex(methods.POST_STREAM))
+        self._streams.add(stream)
+        stream.reader = self._run(self._read(stream))
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await stream.call.wait_for_connection()
+        except grpc.aio.AioRpcError as exc:
+            self._end(stream, service_error(exc, address))
+        except TimeoutError:
+            self._end(stream, Unavailable(f"{address}: no connection within {CONNECT_TIMEOUT_S:g} s"))
+        if stream.over:
+            return None
+        self._stream = stream
+        return stream
+
+    async def _send(self, stream: PostStream, lane: Lane, frame: Frame) -> None:
+        self._last_sequence += 1
+        frame.sequence = self._last_sequence
+        frame.tries += 1
+        stream.in_flight[frame.sequence] = (lane, frame)
+        self._where[frame.sequence] = stream
+        lane.in_flight_bytes += frame.size_bytes
+        try:
+            await stream.call.write(frame.encode(write_concern=lane.key[0], now=self._loop.time()))
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            if stream.reader is not None:  # the call is over; its reader learns why and sees to the frames
+                await asyncio.wait([stream.reader])
+
+    # --- answers ----------------------------------------------------------------------------------------------------
+
+    async def _read(self, stream: PostStream) -> None:
+        try:
+            while (data := await read_bytes(stream.call, stream.address)) is not None:
+                stream.heard_at = self._loop.time()
+                for result in decode_post_results(data):
+                    self._settle(stream, result)
+            error: ServiceError = Unavailable(f"{stream.address} ended the stream")
+        except ServiceError as exc:
+            error = exc
+        except PeerError as exc:
+            error = InternalError(f"{stream.address} sent a result that is not one: {exc}")
+        self._end(stream, error)
+
+    def _settle(self, stream: PostStream, result: PostFrameResult) -> None:
+        lane_and_frame = stream.in_flight.get(result.sequence)
+        if lane_and_frame is None:
+            return  # its callers' time was over
+        lane, frame = lane_and_frame
+        outcomes = [] if result.error is not None else outcomes_of(frame.ids, result)
+        self._landed(stream, lane, frame)
+        stream.answered = True
+        if result.error is not None:
+            self._refused(stream, lane, frame, result.error)
+            return
+        self._route.succeeded()
+        again = [i for i, each in enumerate(outcomes) if isinstance(each, ServiceError) and may_retry(each)]
+        if again:
+            self._retry_some(lane, frame, outcomes, again)
+        else:
+            frame.settle(outcomes)
+
+    def _landed(self, stream: PostStream, lane: Lane, frame: Frame) -> None:
+        """The frame is not in flight any more."""
+        del stream.in_flight[frame.sequence]
+        del self._where[frame.sequence]
+        lane.in_flight_bytes -= frame.size_bytes
+        self._work.set()  # the window may have been full
+
+    def _refused(self, stream: PostStream, lane: Lane, frame: Frame, error: ServiceError) -> None:
+        """The server refused the frame as a whole."""
+        if isinstance(error, BadRequest | TooLarge) and (parts := frame.split()):
+            frame.finish()
+            self._queue_again(lane, parts)
+            return
+        if not may_retry(error):
+            frame.fail(error)
+            return
+        frame.last_error = error
+        if error.applied is not Applied.NO:
+            frame.lost = True
+        now = self._loop.time()
+        match error:
+            case NotMaster() | Unavailable():
+                if stream is self._stream:
+                    self._leave(stream)
+                    hint = error.master_address if isinstance(error, NotMaster) else ""
+                    self._reopen_at = now + self._route.not_master(hint)
+                self._queue_again(lane, [frame])
+            case RateLimited():
+                delay = max(error.retry_after_s or 0.0, next_delay(frame.tries - 1, self._rng))
+                if now + delay >= frame.deadline:
+                    frame.fail(error)
+                    return
+                lane.held_until = max(lane.held_until, now + delay)
+                self._loop.call_later(delay, self._work.set)
+                self._queue_again(lane, [frame])
+            case _:
+                self._rest(lane, frame)
+
+    def _retry_some(self, lane: Lane, frame: Frame, outcomes: list[Posted | ServiceError], again: list[int]) -> None:
+        """Some messages of the frame are to be sent again; the others have their answer."""
+        if not isinstance(frame, CallsFrame):
+            part: Frame = frame  # all of it: what is in the log already is answered as it stands there
+        else:
+            part = frame.part(again)
+            kept = sorted(set(range(len(outcomes))).difference(again))
+            frame.part(kept).settle([outcomes[i] for i in kept])
+            frame.finish()
+        errors = [outcomes[i] for i in again]
+        part.last_error = next(each for each in errors if isinstance(each, ServiceError))
+        part.lost = part.lost or any(
+            isinstance(each, ServiceError) and each.applied is not Applied.NO for each in errors
+        )
+        self._rest(lane, part)
+
+    def _rest(self, lane: Lane, frame: Frame) -> None:
+        """Send the frame again, but not at once; others go on meanwhile."""
+        delay = next_delay(frame.tries - 1, self._rng)
+        self._resting[frame] = self._loop.call_later(delay, self._queue_again, lane, [frame])
+
+    def _queue_again(self, lane: Lane, frames: Iterable[Frame]) -> None:
+        """Ahead of what was never sent. Frames without a timer are new parts of old ones."""
+        for frame in reversed(list(frames)):
+            self._resting.pop(frame, None)
+            if frame.timer is None:
+                self._started(lane, frame)
+            if not frame.done:
+                lane.ready.appendleft(frame)
+        self._work.set()
+
+    # --- losing the stream, running out of time ---------------------------------------------------------------------
+
+    def _leave(self, stream: PostStream) -> None:
+        """Send nothing more on this stream, the present one."""
+        stream.left = True
+        self._stream = None
+        self._run(self._half_close(stream))
+
+    async def _half_close(self, stream: PostStream) -> None:
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it may be over already
+            await stream.call.done_writing()
+
+    def _end(self, stream: PostStream, error: ServiceError) -> None:
+        """The stream is over: see to the frames on it and to where the next one goes."""
+        if stream.over:
+            return
+        stream.over = True
+        self._streams.discard(stream)
+        stream.call.cancel()
+        self._last_error = error
+        if not stream.left:
+            self._stream = None
+            self._reopen_at = max(self._reopen_at, self._loop.time() + self._route.failed())
+        # Who we are and what we speak is judged before any frame is looked at: all frames would be refused alike.
+        refused = isinstance(error, Unauthorized | Forbidden | BadRequest) and not stream.answered
+        for lane, frame in list(stream.in_flight.values())[::-1]:
+            self._landed(stream, lane, frame)
+            frame.last_error = error
+            if not refused:
+                frame.lost = True
+            self._queue_again(lane, [frame])
+        if refused:
+            for frame in self._lanes.pending():
+                frame.fail(error)
+
+    def _expire(self, lane: Lane, frame: Frame) -> None:
+        """The callers' time is over."""
+        stream = self._where.get(frame.sequence)
+        if stream is not None:
+            self._landed(stream, lane, frame)
+            frame.fail(timeout_error(frame, in_flight=True, last_error=self._last_error))
+            if stream.heard_at < frame.deadline - lane.key[1]:
+                self._end(stream, Unavailable(f"{stream.address} answers nothing"))
+        else:
+            frame.fail(timeout_error(frame, in_flight=False, last_error=self._last_error))
+
+    # --- tasks ------------------------------------------------------------------------------------------------------
+
+    def _run(self, coroutine: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return task
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or task.exception() is None:
+            return
+        self._closed = True  # a bug of ours: nobody shall wait for ever for an answer that cannot come
+        bug = InternalError(f"bug in the client library: {task.exception()!r}")
+        bug.__cause__ = task.exception()
+        self._fail_all(bug)

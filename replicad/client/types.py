@@ -1,0 +1,71 @@
+"""What the client library takes and gives: small immutable values. Must not know how they travel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from replicad.wire.types import Record
+
+__all__ = ["NewMessage", "NodeStatus", "Outcome", "Posted", "Record", "Status"]
+
+
+class NewMessage(NamedTuple):
+    """A message to post, for :meth:`AsyncClient.post_many` where a bare payload is not enough."""
+
+    payload: bytes | str
+    id: str | None = None  # 1 to 128 bytes of printable ASCII; None: a UUIDv7 is made
+    headers: Mapping[str, str] | None = None
+
+
+class Posted(NamedTuple):
+    """A message that is in the log, on as many nodes as was asked."""
+
+    id: str
+    offset: int
+    duplicate: bool  # the log had it already: posted before, or by an earlier try of this very call
+    nodes: int  # nodes that had it on disk when this was answered
+
+
+class Outcome(NamedTuple):
+    """Where an id stands in the log."""
+
+    id: str
+    offset: int
+    epoch: int
+    time_ms: int  # ms since 1970 UTC, by the master's clock
+    committed: bool  # False: it may yet be retracted
+    nodes: int  # voters known to have it on disk; a worker knows only of itself
+
+
+class NodeStatus(NamedTuple):
+    """One node of the config, as the node that was asked sees it."""
+
+    name: str
+    address: str
+    role: str  # master | worker
+    health: str  # self | HEALTHY | SUSPECTED | UNHEALTHY | unknown
+    size: int  # records on disk there, as last answered
+    lag: int  # records behind the master
+    detail: str  # the last reason it was refused or lost
+
+
+class Status(NamedTuple):
+    """A node's account of itself and of the others."""
+
+    cluster: str
+    node: str
+    version: str
+    role: str  # master | worker
+    state: str  # opening | open | deposed | following | waiting | read-only | stopping
+    epoch: int  # the promised epoch
+    size: int  # records on disk
+    commit_size: int
+    root: bytes  # tree root at ``size``
+    master: str  # as this node knows it; "" when it does not
+    master_address: str
+    uptime_ms: int
+    rss_bytes: int
+    nodes: tuple[NodeStatus, ...]
+    commit_quorum: int
+    detail: str  # why it is in that state, for a person

@@ -1,0 +1,257 @@
+"""The daemon's config: frozen dataclasses, and ``parse`` from a mapping that reports all faults at once.
+
+Owns names, defaults, units and limits of every key: each field is annotated with how its key is read and what it is
+for, which the parser, the man page and the example's test all take from here. A key in the file is called as its
+field, without the unit (``heartbeat_s`` is ``heartbeat: 500ms``). Reads no file, opens no socket:
+:mod:`replicad.configfile` does the reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from replicad import configrules
+from replicad.configkeys import Fault, Reader, Section, Sections, build, keys_of
+from replicad.configvalues import Address, Bad, Choice, Count, Duration, FilePath, Flag, Name, PublicKey, Quorum, Size
+from replicad.errors import ConfigError
+
+KIB = 1 << 10
+MIB = 1 << 20
+MAX_NODES = 31  # the master keeps a stream and a window to each, and sends every byte to each
+MAX_PAYLOAD_BYTES = 64 * MIB  # a payload is held in memory whole, a few times over
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node of the cluster, as every other knows it."""
+
+    name: Annotated[str, Name("The node's name, unique in the cluster: 1-64 of a-z 0-9 . _ -.")]
+    address: Annotated[str, Address("HOST:PORT that the other nodes and the clients dial.")]
+    public_key: Annotated[
+        str, PublicKey("The node's public key: the line that `replicad-cli keys generate` printed on it.")
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class WriteConcernDefaults:
+    """What holds for a post that does not say otherwise."""
+
+    default: Annotated[
+        str,
+        Quorum(
+            "How many nodes have a record on disk before its post is answered: 1 to the number of nodes,"
+            " majority or all.",
+            highest=MAX_NODES,
+        ),
+    ] = "majority"
+    timeout_s: Annotated[
+        float,
+        Duration(
+            "How long a post waits for that; then it is answered 504, and the record stays.",
+            at_least=0.001,
+            at_most=3600,  # what waits holds memory
+        ),
+    ] = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what clients and peers can make this node hold."""
+
+    payload_bytes: Annotated[
+        int, Size("Largest payload of one message; the same on all nodes.", at_most=MAX_PAYLOAD_BYTES)
+    ] = 1 * MIB
+    batch_bytes: Annotated[
+        int,
+        # below a page there is nothing left to group; a worker takes a batch in whole
+        Size("A batch is closed when its payloads are this much.", at_least=4 * KIB, at_most=64 * MIB),
+    ] = 1 * MIB  # larger ones only add delay
+    batch_records: Annotated[
+        int,
+        Count("A batch is closed when it has so many records.", at_most=65_536),
+    ] = 8192  # hashing a batch holds the event loop for about 1 us a record on each node
+    frame_bytes: Annotated[
+        int,
+        Size(
+            "Payloads of one client frame of many messages, over and above one largest payload.",
+            at_least=4 * KIB,
+            at_most=64 * MIB,
+        ),
+    ] = 4 * MIB
+    window_bytes: Annotated[
+        int,
+        Size("Sent to one worker and not yet answered by it.", at_least=4 * KIB, at_most=1024 * MIB),
+    ] = 8 * MIB  # two round trips at 1 Gbit/s and 30 ms
+    queue_bytes: Annotated[
+        int,
+        Size(
+            "Accepted by the master and not yet on its disk; clients' streams wait while it is full.",
+            at_least=4 * KIB,
+            at_most=4096 * MIB,
+        ),
+    ] = 64 * MIB  # half a second of a disk that writes 128 MiB/s
+    waiting_frames: Annotated[
+        int,
+        Count("Posts' frames that wait for their write concern; more are answered 429.", at_most=10_000_000),
+    ] = 100_000  # about 1 KiB of memory each
+    stream_frames: Annotated[
+        int,
+        Count(
+            "Frames of one client stream that are not yet on disk; reading the stream pauses beyond.", at_most=65_536
+        ),
+    ] = 1024
+    streams: Annotated[int, Count("Concurrent calls on one connection.", at_most=65_536)] = 1024
+    connections: Annotated[int, Count("Concurrent connections.", at_most=65_536)] = 1024
+    read_bytes: Annotated[
+        int,
+        Size("Records in one response of a List or Tail.", at_least=4 * KIB, at_most=64 * MIB),
+    ] = 1 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long this node waits, and for what."""
+
+    heartbeat_s: Annotated[
+        float, Duration("An idle master lets its workers hear from it this often.", at_least=0.01, at_most=60)
+    ] = 0.5
+    suspect_s: Annotated[
+        float, Duration("A peer not heard of for so long is SUSPECTED.", at_least=0.02, at_most=600)
+    ] = 2.0  # four heartbeats
+    unhealthy_s: Annotated[
+        float,
+        Duration(
+            "A peer not heard of for so long is UNHEALTHY: the connection is dropped and dialled again.",
+            at_least=0.03,
+            at_most=3600,
+        ),
+    ] = 10.0
+    reconnect_min_s: Annotated[
+        float,
+        Duration("First wait before a peer is dialled again; it doubles, with jitter.", at_least=0.01, at_most=60),
+    ] = 0.1
+    reconnect_max_s: Annotated[
+        float, Duration("Longest wait before a peer is dialled again.", at_least=0.01, at_most=600)
+    ] = 5.0
+    read_wait_s: Annotated[
+        float, Duration("Longest wait of a read for its min_offset.", at_least=0.001, at_most=3600)
+    ] = 30.0
+    stop_s: Annotated[
+        float,
+        # a node leaves within 10 s of SIGTERM; what is beyond this is for closing the store
+        Duration("For answering what is under way at SIGTERM.", at_least=0.1, at_most=9),
+    ] = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The daemon's own log, on standard error."""
+
+    level: Annotated[
+        str, Choice("The least severe event that is logged.", words=("debug", "info", "warning", "error"))
+    ] = "info"
+    format: Annotated[
+        str, Choice("text: key=value pairs; json: an object. One line an event.", words=("text", "json"))
+    ] = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """What :func:`parse` gives and all else trusts.
+
+    1. ``nodes`` holds ``node``; names, addresses and keys are distinct; exactly the nodes are the voters.
+    2. Every public key is a canonical vkey line of its node's name.
+    3. Without TLS, ``listen`` and every node's address are loopback.
+    4. ``write_concern.default`` is within 1..V where it is a number.
+    5. heartbeat < suspect < unhealthy; reconnect_min <= reconnect_max; batch <= window; a frame fits into the queue.
+    """
+
+    cluster: Annotated[str, Name("The cluster's name; it is in every signature, so it can't change later.")]
+    node: Annotated[str, Name("This node's name, one of those under nodes; MACHINE_ID overrides it.")]
+    role: Annotated[
+        str,
+        Choice("What this node is: master (one in a cluster: takes posts) or worker.", words=("master", "worker")),
+    ]
+    listen: Annotated[str, Address("HOST:PORT to listen on; PORT overrides the port.")]
+    data_dir: Annotated[str, FilePath("Folder of this node's log, for this node alone.")]
+    key_file: Annotated[str, FilePath("File with this node's private key, mode 0600.", name="key")]
+    nodes: Annotated[
+        tuple[Node, ...],
+        Sections("All nodes of the cluster, this one included; the same on all nodes.", of=Node, at_most=MAX_NODES),
+    ]
+    write_concern: Annotated[WriteConcernDefaults, Section("Defaults for posts.", of=WriteConcernDefaults)] = field(
+        default_factory=WriteConcernDefaults
+    )
+    min_nodes: Annotated[
+        str,
+        Quorum(
+            "With fewer nodes reachable than this (1, majority or all; the master counts) the master refuses posts.",
+            highest=1,
+        ),
+    ] = "1"
+    limits: Annotated[Limits, Section("Bounds on memory and connections.", of=Limits)] = field(default_factory=Limits)
+    timeouts: Annotated[Timeouts, Section("Durations between nodes, and at the end.", of=Timeouts)] = field(
+        default_factory=Timeouts
+    )
+    log: Annotated[Log, Section("The daemon's own log.", of=Log)] = field(default_factory=Log)
+    auth_token: str = field(default="", repr=False)  # from AUTH_TOKEN only: never in the file
+    reflection: Annotated[bool, Flag("Whether gRPC server reflection is on, for stock tools.")] = True
+
+    @property
+    def this_node(self) -> Node:
+        """This node's own entry of ``nodes``."""
+        return next(entry for entry in self.nodes if entry.name == self.node)
+
+    @property
+    def voters(self) -> int:
+        """V: how many nodes vote; every node of the config does."""
+        return len(self.nodes)
+
+    @property
+    def commit_quorum(self) -> int:
+        """W = floor(V/2) + 1."""
+        return self.voters // 2 + 1
+
+    @property
+    def fence_quorum(self) -> int:
+        """R = V - W + 1: any R voters share one with any W."""
+        return self.voters - self.commit_quorum + 1
+
+
+def parse(mapping: object, *, env: Mapping[str, str]) -> Config:
+    """The config that ``mapping`` (as YAML has it) and the environment overrides describe.
+
+    PORT replaces the port of ``listen``, MACHINE_ID the node's name; AUTH_TOKEN is the only place for the token.
+    Raises ConfigError with every fault at once, each a line: the key's path, what is wrong, and the remedy.
+    """
+    config, faults = examine(mapping, env=env)
+    if config is None:
+        raise ConfigError([fault.line() for fault in faults])
+    return config
+
+
+def examine(mapping: object, *, env: Mapping[str, str]) -> tuple[Config | None, list[Fault]]:
+    """As :func:`parse`, but gives the faults as values, for who knows their lines in a file; no config with any."""
+    if not isinstance(mapping, Mapping):
+        keys = ", ".join(key.name for key in keys_of(Config) if key.required)
+        return None, [Fault((), "the config is not a mapping of keys to values", f"begin with {keys}")]
+    reader = Reader(Config, refused=_REFUSED)
+    draft = reader.section(Config, mapping, ())
+    overrides, env_faults = configrules.read_environment(draft, env)
+    draft |= overrides
+    # MACHINE_ID makes good a node's name that is missing or wrong in the file
+    read_faults = [fault for fault in reader.faults if not ("node" in overrides and fault.path == ("node",))]
+    faults = [*read_faults, *configrules.check(draft, reader.given, overrides), *env_faults]
+    if faults:
+        return None, faults
+    config: Config = build(Config, draft)
+    return config, []
+
+
+_NO_TOKEN = Bad(
+    "a token (not shown) has no place in the file, which others may read",
+    "remove it and set AUTH_TOKEN in the daemon's environment; take a new one if others saw this",
+)
+_REFUSED = dict.fromkeys(("auth_token", "token", "auth", "password", "secret"), _NO_TOKEN)

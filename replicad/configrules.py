@@ -1,0 +1,179 @@
+"""What must hold between the keys of a config, and the environment's overrides.
+
+Works on drafts (:mod:`replicad.configkeys`), in which a faulty value is absent: a rule holds its tongue when it lacks
+a value, since that fault is told already. Reads no file and not the process's environment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+from replicad.configkeys import Draft, Fault, Path, path_text
+from replicad.configvalues import Bad, Duration, Name, Size, is_loopback, join_address, shown, split_address
+from replicad.vkeys import parse_vkey
+
+TOKEN_CHARS_MIN = 8  # below, a token is guessed
+TOKEN_CHARS_MAX = 4096  # gRPC refuses more than 8 KiB of metadata
+
+_SIZE, _DURATION = Size("", at_most=0), Duration("", at_most=0)
+
+# (section, smaller field, larger field, whether they may be equal, why)
+_ORDERED = (
+    ("timeouts", "heartbeat_s", "suspect_s", False, "a healthy idle peer would be suspected"),
+    ("timeouts", "suspect_s", "unhealthy_s", False, "a peer is suspected before it is given up"),
+    ("timeouts", "reconnect_min_s", "reconnect_max_s", True, "the wait grows from the one to the other"),
+    ("limits", "batch_bytes", "window_bytes", True, "a batch must fit into the window"),
+)
+
+
+def check(draft: Draft, given: set[Path], overrides: Draft) -> list[Fault]:
+    """Every rule that the draft breaks, which has the overrides already; ``given`` are the keys that the file has."""
+    return [
+        *_nodes(draft),
+        *_this_node(draft, overrides),
+        *_loopback(draft),
+        *_write_concern(draft),
+        *_order(draft, given),
+        *_queue(draft, given),
+    ]
+
+
+def read_environment(draft: Draft, env: Mapping[str, str]) -> tuple[Draft, list[Fault]]:
+    """The fields that the environment overrides, and a fault for every variable that can't be taken.
+
+    A variable that is set but empty is a fault: a token that failed to be filled in must not open the node to all.
+    """
+    overrides: Draft = {}
+    faults = []
+    for variable, field, read in (
+        ("PORT", "listen", partial(_listen_at, draft.get("listen"))),
+        ("MACHINE_ID", "node", Name("").read),
+        ("AUTH_TOKEN", "auth_token", _token),
+    ):
+        result = read(env[variable]) if variable in env else None
+        if isinstance(result, Bad):
+            faults.append(Fault((), result.wrong, result.remedy, variable=variable))
+        elif result is not None:
+            overrides[field] = result
+    return overrides, faults
+
+
+def _listen_at(listen: str | None, port: str) -> str | Bad | None:
+    if re.fullmatch(r"[0-9]{1,5}", port) is None or not 1 <= int(port) <= 65535:
+        return Bad(f"{shown(port)} is not a port", "set a number from 1 to 65535, or unset it")
+    split = split_address(listen) if listen else None
+    return join_address(split[0], int(port)) if split else None
+
+
+def _token(token: str) -> str | Bad:
+    remedy = f"set {TOKEN_CHARS_MIN} to {TOKEN_CHARS_MAX} printable ASCII characters without spaces, or unset it"
+    if not TOKEN_CHARS_MIN <= len(token) <= TOKEN_CHARS_MAX:
+        return Bad(f"the token has {len(token)} characters", remedy)
+    if re.fullmatch(r"[!-~]+", token) is None:
+        return Bad("the token holds white space or what is not printable ASCII", remedy)
+    return token
+
+
+def _nodes(draft: Draft) -> Iterator[Fault]:
+    nodes: list[Draft] = draft.get("nodes", [])
+    for index, node in enumerate(nodes):
+        name = node.get("name")
+        if name and "public_key" in node and parse_vkey(node["public_key"]).name != name:
+            yield Fault(
+                ("nodes", index, "public_key"),
+                f"is the key of {shown(parse_vkey(node['public_key']).name)}, not of {name}",
+                f"copy the line that `replicad-cli keys show` prints on {name}",
+            )
+    yield from _distinct(nodes, "name", str, "give every node a name of its own")
+    yield from _distinct(nodes, "address", _canonical_address, "give every node an address of its own")
+    yield from _distinct(nodes, "public_key", _bare_key, "make a key on every node: replicad-cli keys generate NODE")
+
+
+def _this_node(draft: Draft, overrides: Draft) -> Iterator[Fault]:
+    nodes: list[Draft] = draft.get("nodes", [])
+    names = [node["name"] for node in nodes if "name" in node]
+    if "node" in draft and names and len(names) == len(nodes) and draft["node"] not in names:
+        wrong, remedy = f"{draft['node']} is not among the nodes ({', '.join(names)})", "name one of them, or add it"
+        if "node" in overrides:
+            yield Fault((), wrong, remedy, variable="MACHINE_ID")
+        else:
+            yield Fault(("node",), wrong, remedy)
+
+
+def _distinct(nodes: list[Draft], field: str, canonical: Callable[[str], str], remedy: str) -> Iterator[Fault]:
+    first_with: dict[str, int] = {}
+    for index, node in enumerate(nodes):
+        if field in node:
+            first = first_with.setdefault(canonical(node[field]), index)
+            if first != index:
+                yield Fault(("nodes", index, field), f"is the same as {path_text(('nodes', first, field))}", remedy)
+
+
+def _canonical_address(address: str) -> str:
+    host, port = split_address(address) or ("", 0)
+    return join_address("127.0.0.1" if host.lower() == "localhost" else host.lower(), port)
+
+
+def _bare_key(line: str) -> str:
+    return line.split("+", 2)[2]  # base64 has "+" too
+
+
+def _loopback(draft: Draft) -> Iterator[Fault]:
+    addresses: list[tuple[Path, str | None]] = [(("listen",), draft.get("listen"))]
+    addresses += [(("nodes", i, "address"), node.get("address")) for i, node in enumerate(draft.get("nodes", []))]
+    for path, address in addresses:
+        split = split_address(address) if address else None
+        if split and not is_loopback(split[0]):
+            yield Fault(
+                path,
+                f"{shown(split[0])} is not a loopback address, and there is no TLS yet to protect others",
+                "use 127.0.0.1, [::1] or localhost; TLS comes in a later release",
+            )
+
+
+def _write_concern(draft: Draft) -> Iterator[Fault]:
+    default = draft.get("write_concern", {}).get("default", "")
+    voters = len(draft.get("nodes", []))
+    if voters and default.isdigit() and int(default) > voters:
+        yield Fault(
+            ("write_concern", "default"),
+            f"is {default}, but there are only {voters} nodes",
+            f"write a number from 1 to {voters}, majority or all",
+        )
+
+
+def _order(draft: Draft, given: set[Path]) -> Iterator[Fault]:
+    for section, smaller, larger, may_be_equal, why in _ORDERED:
+        values = draft.get(section, {})
+        if smaller not in values or larger not in values:
+            continue
+        low, high = values[smaller], values[larger]
+        if low < high or (may_be_equal and low == high):
+            continue
+        kind = _DURATION if smaller.endswith(_DURATION.suffix) else _SIZE
+        low_key, high_key = smaller.removesuffix(kind.suffix), larger.removesuffix(kind.suffix)
+        relation = "above" if may_be_equal else "not below"
+        if (section, low_key) in given or (section, high_key) not in given:
+            wrong = f"{kind.show(low)} is {relation} {section}.{high_key} ({kind.show(high)}): {why}"
+            yield Fault((section, low_key), wrong, f"lower it, or raise {section}.{high_key}")
+        else:
+            relation = "below" if may_be_equal else "not above"
+            wrong = f"{kind.show(high)} is {relation} {section}.{low_key} ({kind.show(low)}): {why}"
+            yield Fault((section, high_key), wrong, f"raise it, or lower {section}.{low_key}")
+
+
+def _queue(draft: Draft, given: set[Path]) -> Iterator[Fault]:
+    limits = draft.get("limits", {})
+    if not {"queue_bytes", "frame_bytes", "payload_bytes"} <= limits.keys():
+        return
+    need = limits["frame_bytes"] + limits["payload_bytes"]
+    if limits["queue_bytes"] < need:
+        culprits = [("limits", key) for key in ("queue", "frame", "payload") if ("limits", key) in given]
+        yield Fault(
+            culprits[0],
+            f"limits.queue ({_SIZE.show(limits['queue_bytes'])}) is below limits.frame + limits.payload"
+            f" ({_SIZE.show(need)}): the largest frame would wait for ever",
+            "raise limits.queue, or lower the others",
+        )

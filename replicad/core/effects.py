@@ -1,0 +1,297 @@
+"""What the machines decide: effects, which the runtime performs in their written order, and events, which it feeds back.
+
+The order is a contract: nothing is acknowledged before it is on disk, because the effect that acknowledges is only
+given in answer to the event that says it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from replicad.core.batch import Append, Batch
+from replicad.core.frames import MasterFrame, WorkerFrame
+from replicad.core.record import Messages
+from replicad.core.tree import Tree
+from replicad.errors import ServiceError
+
+# --- effects ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StorePromise:
+    """Have the promise on disk; answered by :class:`PromiseStored`."""
+
+    epoch: int
+    master: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoreBatch:
+    """Have the batch on disk; answered by :class:`Stored` (cumulative) or :class:`StoreFailed`."""
+
+    append: Append
+    commit_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """Copy everything at ``size`` and beyond to quarantine, then drop it; answered by :class:`Truncated`."""
+
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    peer: str
+    frame: MasterFrame | WorkerFrame
+
+
+@dataclass(frozen=True, slots=True)
+class Hangup:
+    """End the stream with this peer; what was sent before goes out first. The master's runtime dials again."""
+
+    peer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadBatches:
+    """Read whole batches from disk; answered by :class:`BatchesRead` with the same peer and session."""
+
+    peer: str
+    session: int
+    from_offset: int
+    until_offset: int
+    max_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRoot:
+    """Read the root at a size that is on disk; answered by :class:`RootRead`."""
+
+    peer: str
+    session: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class FindIds:
+    """Look ids up in the duplicate index on disk; answered by :class:`IdsFound`."""
+
+    ticket: int
+    ids: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadContent:
+    """Read records that are on disk, for comparing; answered by :class:`ContentRead`."""
+
+    ticket: int
+    offsets: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Messages first_index .. first_index+count-1 of a frame stand at first_offset and on."""
+
+    first_index: int
+    count: int
+    first_offset: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FrameResult:
+    """1. Every message of the frame is in exactly one run or one error, unless ``error`` holds for all of them."""
+
+    runs: Sequence[Run] = ()
+    errors: Sequence[tuple[int, ServiceError]] = ()
+    error: ServiceError | None = None
+    nodes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outcome of a submitted frame, once."""
+
+    ticket: int
+    result: FrameResult
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A :class:`Confirm` is done: this was the master after it was asked, or why that is not known."""
+
+    ticket: int
+    error: ServiceError | None
+
+
+class State(StrEnum):
+    OPENING = "opening"  # master: fencing, fetching a missing tail, first record not on W voters yet
+    OPEN = "open"  # master: takes posts
+    DEPOSED = "deposed"  # master: has learnt of a higher epoch; takes no posts
+    READ_ONLY = "read-only"  # master: disk full
+    WAITING = "waiting"  # worker: no master's stream
+    FOLLOWING = "following"  # worker: a master's stream is up
+
+
+@dataclass(frozen=True, slots=True)
+class StateChanged:
+    state: State
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A line for the log: one an event, never one a message."""
+
+    level: str  # debug | info | warning | error
+    event: str
+    text: str
+    fields: dict[str, object] = field(default_factory=dict)
+
+
+Effect = (
+    StorePromise
+    | StoreBatch
+    | Truncate
+    | Send
+    | Hangup
+    | ReadBatches
+    | ReadRoot
+    | FindIds
+    | ReadContent
+    | Answer
+    | Confirmed
+    | StateChanged
+    | Note
+)
+
+# --- events -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """A client's frame. The gate has validated it and resolved its write concern to a number of nodes."""
+
+    ticket: int
+    messages: Messages
+    author: str
+    nodes: int  # the write concern w
+    deadline: float  # on the clock that `now` is read from
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """A linearizable read wants to know that this still is the master; answered by :class:`Confirmed`."""
+
+    ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerUp:
+    """A stream to (master) or from (worker) this peer is up; a new one replaces the old."""
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerDown:
+    peer: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FrameArrived:
+    peer: str
+    frame: MasterFrame | WorkerFrame
+
+
+@dataclass(frozen=True, slots=True)
+class PromiseStored:
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Everything below ``size`` is on disk."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFailed:
+    """Nothing beyond ``size`` was stored, and what was asked to be is forgotten; ``tree`` is the one on disk."""
+
+    reason: str  # full | duplicate
+    text: str
+    size: int
+    last_epoch: int
+    tree: Tree
+
+
+@dataclass(frozen=True, slots=True)
+class Truncated:
+    tree: Tree
+    last_epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchesRead:
+    peer: str
+    session: int
+    batches: Sequence[Batch]
+
+
+@dataclass(frozen=True, slots=True)
+class RootRead:
+    peer: str
+    session: int
+    size: int
+    root: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class IdsFound:
+    ticket: int
+    offsets: dict[str, int]
+
+
+class Content(NamedTuple):
+    """What a record's content is compared by."""
+
+    leaf: bytes
+    salt: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ContentRead:
+    ticket: int
+    contents: dict[int, Content]  # by offset
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = (
+    Submit
+    | Confirm
+    | PeerUp
+    | PeerDown
+    | FrameArrived
+    | PromiseStored
+    | Stored
+    | StoreFailed
+    | Truncated
+    | BatchesRead
+    | RootRead
+    | IdsFound
+    | ContentRead
+    | Tick
+)

@@ -1,0 +1,451 @@
+"""The master's machine: what it does about each event. Pure: the runtime performs the effects, in their written order.
+
+Owns the epoch, the commit size and the pipeline of batches: messages that arrive while batches are being written
+become the next batch (group commit); a batch goes to disk and to the workers at the same time. Admission is in
+:mod:`posts`, opening in :mod:`opening`, each worker in :mod:`progress`.
+
+1. Nothing is answered before as many voters as asked for, this one always among them, have it on disk.
+2. The commit size is what W voters have on disk, this one among them, once that covers a record of this epoch.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from replicad.core.batch import Append, Batch
+from replicad.core.check import Verifier, check_batch
+from replicad.core.effects import (
+    Answer,
+    BatchesRead,
+    Confirm,
+    Confirmed,
+    ContentRead,
+    Effect,
+    Event,
+    FrameArrived,
+    FrameResult,
+    Hangup,
+    IdsFound,
+    Note,
+    PeerDown,
+    PeerUp,
+    PromiseStored,
+    RootRead,
+    Send,
+    State,
+    StateChanged,
+    StoreBatch,
+    Stored,
+    StoreFailed,
+    StorePromise,
+    Submit,
+    Tick,
+    Truncated,
+)
+from replicad.core.frames import Ack, Aligned, Hello, Refused, RootAnswer, Supply, Welcome, WorkerFrame
+from replicad.core.opening import Opening
+from replicad.core.ownlog import OwnLog
+from replicad.core.posts import Posts
+from replicad.core.progress import Health, Phase, Progress
+from replicad.core.record import RESERVED_ID_PREFIX, Messages, Records
+from replicad.core.seal import Part, Sealer
+from replicad.core.settings import Settings
+from replicad.core.start import StoreState
+from replicad.core.tree import Tree
+from replicad.errors import OutcomeUnknown, ServiceError, StorageFull, Unavailable, invariant
+
+_FULL = "the master's disk is full; posts are taken again when there is room"
+
+
+class Master:
+    """1. ``unstored`` holds the batches appended and not yet on disk, in order."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        start: StoreState,
+        *,
+        sealer: Sealer,
+        verifiers: Mapping[str, Verifier],
+        decode: Callable[[bytes], Records],
+    ) -> None:
+        self.settings = settings
+        self.state = State.OPENING
+        self.detail = "starting"
+        self.epoch = start.promised_epoch
+        self.log = OwnLog.restore(start, settings.cache_bytes)
+        self.posts = Posts(
+            next_offset=start.tree.size,
+            recent_ids=settings.recent_ids,
+            greatest_id=start.greatest_id,
+            waiting_frames=settings.waiting_frames,
+        )
+        self.workers = {name: Progress(name, settings.window_bytes, settings.read_bytes) for name in settings.workers}
+        self._sealer, self._verifiers, self._decode = sealer, verifiers, decode
+        self._opening: Opening | None = None
+        self._epoch_promised = False
+        self._epoch_start = -1  # offset of the epoch's first record, once there is one
+        self._unstored: deque[Append] = deque()
+        self._retry_store_at = float("inf")
+        self._commit_moved_at = float("inf")  # since when a commit size may be untold
+        self._probe = 0
+        self._confirms: deque[tuple[int, int]] = deque()  # (probe, ticket)
+        self._now, self._wall_ms = 0.0, 0
+        self._handlers: dict[type, Callable[..., list[Effect]]] = {
+            Submit: self._submit,
+            Stored: self._stored,
+            FrameArrived: self._frame,
+            Tick: self._tick,
+            PeerUp: self._peer_up,
+            PeerDown: self._peer_down,
+            BatchesRead: self._batches_read,
+            RootRead: self._root_read,
+            IdsFound: lambda e: self.posts.ids_found(e.ticket, e.offsets, stored_size=self.log.stored_size),
+            ContentRead: lambda e: self.posts.content_read(e.ticket, e.contents, stored_size=self.log.stored_size),
+            PromiseStored: self._promise_stored,
+            StoreFailed: self._store_failed,
+            Truncated: self._truncated,
+            Confirm: self._confirm,
+        }
+
+    def start(self, *, now: float, wall_ms: int) -> list[Effect]:
+        """Take a new epoch: the first effects of all."""
+        self._now, self._wall_ms = now, wall_ms
+        return self._take_epoch(max(self.epoch, self.log.last_epoch) + 1)
+
+    def step(self, event: Event, *, now: float, wall_ms: int) -> list[Effect]:
+        """What to do about an event. ``now`` is monotonic seconds, ``wall_ms`` what records are stamped with."""
+        self._now, self._wall_ms = now, wall_ms
+        effects = self._handlers[type(event)](event)
+        if self.posts.queued:
+            self._build(effects)
+        return effects
+
+    def wake_at(self) -> float:
+        """When the next :class:`Tick` is due."""
+        due = min(self.posts.next_deadline(), self._retry_store_at, self._commit_moved_at + self.settings.announce_s)
+        for worker in self.workers.values():
+            if worker.phase is not Phase.DOWN:
+                due = min(due, worker.last_sent + self.settings.heartbeat_s)
+        return due
+
+    # --- posts -------------------------------------------------------------------------------------
+
+    def _submit(self, event: Submit) -> list[Effect]:
+        error = self._refusal()
+        if error is not None:
+            return [Answer(event.ticket, FrameResult(error=error))]
+        return self.posts.submit(event, stored_size=self.log.stored_size) + self._reached()
+
+    def _refusal(self) -> ServiceError | None:
+        """Why no post is taken now, or None. Nothing is appended by a post that is refused."""
+        if self.state is State.OPEN:
+            if self.reachable >= self.settings.min_nodes:
+                return None
+            return Unavailable(
+                f"{self.reachable} of the {self.settings.min_nodes} nodes that min_nodes asks for are reachable"
+            )
+        if self.state is State.READ_ONLY:
+            return StorageFull(_FULL)
+        if self.state is State.OPENING:
+            return Unavailable(f"the master is opening epoch {self.epoch}: {self.detail}", retry_after_s=0.2)
+        return Unavailable(f"this master is deposed: {self.detail}")
+
+    @property
+    def reachable(self) -> int:
+        """Voters in reach, this one included."""
+        return 1 + sum(w.phase is Phase.LEVELLING and w.health is not Health.UNHEALTHY for w in self.workers.values())
+
+    def _build(self, effects: list[Effect]) -> None:
+        """Seal what is queued, as far as the pipeline has room; to disk and to the workers at the same time."""
+        settings = self.settings
+        while self.posts.queued and len(self._unstored) < settings.unstored_batches and self.state is State.OPEN:
+            parts = self.posts.take(max_bytes=settings.batch_bytes, max_records=settings.batch_records)
+            effects += self._append(parts)
+
+    def _append(self, parts: list[Part]) -> list[Effect]:
+        log = self.log
+        append = self._sealer.seal(parts, tree=log.tree, epoch=self.epoch, time_ms=self._wall_ms)
+        log.appended(append, log.tree)
+        self._unstored.append(append)
+        effects: list[Effect] = [StoreBatch(append, log.commit_size)]
+        for worker in self.workers.values():
+            effects += worker.feed(log)
+        return effects
+
+    # --- disk and commit ---------------------------------------------------------------------------
+
+    def _stored(self, event: Stored) -> list[Effect]:
+        self.log.stored(event.size)
+        while self._unstored and self._unstored[0].batch.end <= event.size:
+            self._unstored.popleft()
+        effects: list[Effect] = []
+        if self._opening is not None:
+            effects += self._opening.stored(self.log) + self._maybe_begin()
+        if self.state is State.READ_ONLY and not self._unstored:
+            self._retry_store_at = float("inf")
+            effects += self._change(State.OPEN, f"epoch {self.epoch}; there is room on the disk again")
+        effects += self.posts.stored(event.size) + self._advance()
+        for worker in self.workers.values():
+            effects += worker.feed(self.log)
+        return effects
+
+    def _sizes(self) -> list[int]:
+        """The size that 1, 2, ... V voters have on disk, this one always counted among them."""
+        stored = self.log.stored_size
+        acked = sorted((w.acked_size for w in self.workers.values()), reverse=True)
+        return [stored, *(min(stored, size) for size in acked)]
+
+    def nodes_with(self, size: int) -> int:
+        """How many voters are known to have the log up to ``size`` on disk."""
+        return sum(each >= size for each in self._sizes())
+
+    def _advance(self) -> list[Effect]:
+        """Move the commit size, and answer whom that or any other progress serves."""
+        size = self._sizes()[self.settings.commit_quorum - 1]
+        effects: list[Effect] = []
+        if size > self.log.commit_size and 0 <= self._epoch_start < size:
+            self.log.commit(size)
+            self._commit_moved_at = min(self._commit_moved_at, self._now)
+            if self.state is State.OPENING:
+                self._opening = None
+                effects += self._change(State.OPEN, f"epoch {self.epoch}")
+        return effects + self._reached()
+
+    def _reached(self) -> list[Effect]:
+        return self.posts.reached(self._sizes())
+
+    def _store_failed(self, event: StoreFailed) -> list[Effect]:
+        """The disk is full: keep what is sealed (workers may have it), give back what is not, and try again."""
+        invariant(event.reason == "full", f"this master's own batch was not stored: {event.text}")
+        if self._opening is not None and self._opening.source is not None:
+            self.log.reset(event.tree, event.last_epoch)
+            return self._opening.interrupted("full")
+        self._retry_store_at = self._now + self.settings.retry_store_s
+        if self.state is State.READ_ONLY:
+            return []
+        effects = self.posts.refuse_queued(StorageFull(_FULL), tip=self.log.tip)
+        if self.state is State.OPEN:
+            effects += self._change(State.READ_ONLY, event.text)
+        return effects
+
+    def _retry_store(self) -> list[Effect]:
+        self._retry_store_at = float("inf")
+        return [StoreBatch(append, self.log.commit_size) for append in self._unstored]
+
+    # --- opening -----------------------------------------------------------------------------------
+
+    def _take_epoch(self, epoch: int) -> list[Effect]:
+        self.epoch, self._epoch_promised = epoch, False
+        self._opening = Opening(
+            fence_quorum=self.settings.fence_quorum, fetch_bytes=self.settings.read_bytes, check=self._check
+        )
+        self.detail = f"waiting for {self.settings.fence_quorum} of {self.settings.voters} nodes"
+        return [StorePromise(epoch, self.settings.node)]
+
+    def _check(self, batch: Batch, tree: Tree, last_epoch: int) -> tuple[Append, Tree]:
+        return check_batch(
+            batch,
+            tree=tree,
+            last_epoch=last_epoch,
+            cluster=self.settings.cluster,
+            verifiers=self._verifiers,
+            decode=self._decode,
+        )
+
+    def _promise_stored(self, event: PromiseStored) -> list[Effect]:
+        if event.epoch != self.epoch or self._opening is None:
+            return []
+        self._epoch_promised = True
+        greeting = [w for w in self.workers.values() if w.phase is not Phase.DOWN]
+        return [self._hello(worker) for worker in greeting] + self._opening.begin(self.log) + self._maybe_begin()
+
+    def _hello(self, worker: Progress) -> Effect:
+        return Send(worker.name, Hello(self.settings.cluster, self.settings.node, self.epoch))
+
+    def _truncated(self, event: Truncated) -> list[Effect]:
+        self.log.reset(event.tree, event.last_epoch)
+        self.posts.next_offset = self.log.tip
+        return (self._opening.truncated(self.log) if self._opening else []) + self._maybe_begin()
+
+    def _maybe_begin(self) -> list[Effect]:
+        """Append the epoch's first record, when the steps before it are done."""
+        if self._opening is None or not self._opening.ready or self._epoch_start >= 0:
+            return []
+        self._epoch_start = self.log.tip
+        message_id = f"{RESERVED_ID_PREFIX}epoch:{self.epoch}"
+        messages = Messages([message_id], [b""], [], 0)
+        self.detail = f"epoch {self.epoch} waits for its first record to be on {self.settings.commit_quorum} nodes"
+        effects = self._append([Part(messages, f"node:{self.settings.node}")])
+        self.posts.next_offset = self.log.tip
+        for worker in self.workers.values():
+            if worker.phase is Phase.HELD:
+                effects += worker.begin_search(self.log)
+        return effects
+
+    # --- workers -----------------------------------------------------------------------------------
+
+    def _peer_up(self, event: PeerUp) -> list[Effect]:
+        worker = self.workers[event.peer]
+        if self.state is State.DEPOSED:
+            return [Hangup(event.peer, "deposed")]
+        worker.up(self._now)
+        return [self._hello(worker)] if self._epoch_promised else []
+
+    def _peer_down(self, event: PeerDown) -> list[Effect]:
+        worker = self.workers[event.peer]
+        was_up = worker.phase is not Phase.DOWN
+        worker.down(event.reason)
+        if self._opening is not None:
+            self._opening.down(event.peer)
+        if not was_up:
+            return []
+        return [Note("warning", "lost", f"lost {event.peer}: {event.reason}", {"peer": event.peer})]
+
+    def _frame(self, event: FrameArrived) -> list[Effect]:
+        worker, frame = self.workers[event.peer], event.frame
+        if worker.phase is Phase.DOWN or self.state is State.DEPOSED:
+            return []
+        worker.heard(self._now)
+        if isinstance(frame, Ack):
+            return self._ack(worker, frame)
+        return self._answer(worker, frame)  # type: ignore[arg-type]
+
+    def _ack(self, worker: Progress, ack: Ack) -> list[Effect]:
+        moved = worker.acknowledged(ack.size, ack.probe)
+        effects = worker.feed(self.log)
+        if moved:
+            effects += self._advance()
+        return effects + self._confirmed()
+
+    def _answer(self, worker: Progress, frame: WorkerFrame) -> list[Effect]:
+        """A worker's answer in one of the phases before LEVELLING."""
+        match frame:
+            case Welcome():
+                effects = self._welcome(worker, frame)
+            case Refused():
+                effects = self._refused(worker, frame)
+            case RootAnswer():
+                effects = self._root_arrived(worker, frame)
+            case Supply() if self._opening is not None and self._opening.source == worker.name:
+                effects = self._opening.supply(frame, self.log)
+            case Aligned() if worker.phase is Phase.ALIGNING and frame.size == worker.next_offset:
+                effects = worker.aligned(frame.size, self.log) + self._advance()
+            case _:
+                effects = []  # of a phase that is over
+        return effects
+
+    def _root_arrived(self, worker: Progress, frame: RootAnswer) -> list[Effect]:
+        opening = self._opening
+        if opening is not None and opening.source == worker.name:
+            return opening.peer_root_arrived(frame.size, frame.root, self.log) + self._maybe_begin()
+        return worker.peer_root_arrived(frame.size, frame.root, self.log) + self._advance()
+
+    def _welcome(self, worker: Progress, welcome: Welcome) -> list[Effect]:
+        if worker.phase is not Phase.GREETING or not self._epoch_promised:
+            return []
+        if welcome.node != worker.name:
+            worker.detail = f"{welcome.node} answers at the address of {worker.name}: see nodes in the config"
+            return [Note("error", "misplaced", worker.detail, {"peer": worker.name}), Hangup(worker.name, "misplaced")]
+        worker.welcome, worker.phase = welcome, Phase.HELD
+        if self._epoch_start >= 0:
+            return worker.begin_search(self.log) + self._advance()
+        if self._opening is None:
+            return []
+        return self._opening.welcome(worker.session, welcome, self.log) + self._maybe_begin()
+
+    def _refused(self, worker: Progress, frame: Refused) -> list[Effect]:
+        worker.detail = frame.text
+        fields: dict[str, object] = {"peer": worker.name, "reason": frame.reason}
+        effects: list[Effect] = [Note("warning", "refused", f"{worker.name} refuses: {frame.text}", fields)]
+        if frame.promised_epoch > self.epoch:
+            effects += self._outdated(frame.promised_epoch)
+        return [*effects, Hangup(worker.name, frame.reason)]
+
+    def _outdated(self, epoch: int) -> list[Effect]:
+        """A voter has promised a higher epoch: take a higher one still, or, once begun, stop being the master."""
+        if self._epoch_start < 0:
+            return self._take_epoch(epoch + 1)
+        text = f"a node has promised epoch {epoch}, above this master's {self.epoch}"
+        effects = self.posts.refuse_queued(Unavailable(text), tip=self.log.tip)
+        effects += self.posts.abandon(OutcomeUnknown(f"{text}; ask for the outcome of the id"))
+        effects += [Confirmed(ticket, Unavailable(text)) for _, ticket in self._confirms]
+        self._confirms.clear()
+        effects += self._change(State.DEPOSED, text, level="error")
+        return effects + [Hangup(worker.name, "deposed") for worker in self.workers.values()]
+
+    def _batches_read(self, event: BatchesRead) -> list[Effect]:
+        worker = self.workers[event.peer]
+        return worker.batches_read(event.batches, self.log) if event.session == worker.session else []
+
+    def _root_read(self, event: RootRead) -> list[Effect]:
+        worker, opening = self.workers[event.peer], self._opening
+        if event.session != worker.session:
+            return []
+        if opening is not None and opening.source == event.peer:
+            return opening.own_root_read(event.size, event.root, self.log) + self._maybe_begin()
+        return worker.own_root_read(event.size, event.root, self.log) + self._advance()
+
+    # --- time --------------------------------------------------------------------------------------
+
+    def _tick(self, _: Tick) -> list[Effect]:
+        now, settings = self._now, self.settings
+        effects = self.posts.expired(now, self._sizes())
+        if now >= self._retry_store_at:
+            effects += self._retry_store()
+        announce = now >= self._commit_moved_at + settings.announce_s
+        if announce:
+            self._commit_moved_at = float("inf")
+        for worker in self.workers.values():
+            if worker.phase is not Phase.DOWN:
+                effects += self._watch(worker, announce=announce)
+        return effects
+
+    def _watch(self, worker: Progress, *, announce: bool) -> list[Effect]:
+        """Heartbeats to one worker, and what its silence means."""
+        now, settings = self._now, self.settings
+        silent_s = now - worker.last_heard
+        if silent_s >= settings.unhealthy_s:
+            reason = f"silent for {silent_s:.1f} s"
+            return [*self._peer_down(PeerDown(worker.name, reason)), Hangup(worker.name, reason)]
+        effects: list[Effect] = []
+        if silent_s >= settings.suspect_s and worker.health is Health.HEALTHY:
+            worker.health = Health.SUSPECTED
+            effects.append(Note("warning", "suspected", f"{worker.name} is silent", {"peer": worker.name}))
+        levelling = worker.phase is Phase.LEVELLING
+        untold = announce and levelling and worker.commit_told < self.log.commit_size
+        if untold or now - worker.last_sent >= settings.heartbeat_s:
+            commit_size = self.log.commit_size if levelling else 0  # it holds for logs that are known to agree
+            effects.append(worker.heartbeat(commit_size=commit_size, probe=self._probe, now=now))
+        return effects
+
+    # --- linearizable reads ------------------------------------------------------------------------
+
+    def _confirm(self, event: Confirm) -> list[Effect]:
+        """Ask a majority whether this still is the master; whoever answers has promised no other since."""
+        if self.state not in (State.OPEN, State.READ_ONLY):
+            return [Confirmed(event.ticket, self._refusal())]
+        self._probe += 1
+        self._confirms.append((self._probe, event.ticket))
+        beats = [
+            worker.heartbeat(commit_size=self.log.commit_size, probe=self._probe, now=self._now)
+            for worker in self.workers.values()
+            if worker.phase is Phase.LEVELLING
+        ]
+        return beats + self._confirmed()
+
+    def _confirmed(self) -> list[Effect]:
+        if not self._confirms:
+            return []
+        proven = sorted((w.probe_acked for w in self.workers.values()), reverse=True)
+        majority = [self._probe, *proven][self.settings.commit_quorum - 1]
+        effects: list[Effect] = []
+        while self._confirms and self._confirms[0][0] <= majority:
+            effects.append(Confirmed(self._confirms.popleft()[1], None))
+        return effects
+
+    def _change(self, state: State, detail: str, *, level: str = "info") -> list[Effect]:
+        self.state, self.detail = state, detail
+        fields: dict[str, object] = {"epoch": self.epoch, "size": self.log.tip, "commit_size": self.log.commit_size}
+        return [StateChanged(state, detail), Note(level, state.value, detail, fields)]

@@ -1,0 +1,138 @@
+"""How a master opens an epoch: promise, fence quorum, missing tail (semantics.md, Epochs and failover).
+
+Owns the steps up to the epoch's first record. Must not know of posts or of feeding workers.
+
+1. The epoch is promised to itself, on disk. 2. Hello to the workers: each has the promise on disk before its Welcome.
+3. With R voters (itself counted), the one that is ahead by (last epoch, size) is looked for. 4. When it is not this
+node, the missing tail is fetched first; an own tail that differs from it, never committed, is put aside before. 5. Then
+the epoch may begin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from replicad.core.batch import Append, Batch
+from replicad.core.common import RootSearch
+from replicad.core.effects import Effect, Hangup, Note, Send, StoreBatch, Truncate
+from replicad.core.frames import Fetch, Supply, Welcome
+from replicad.core.ownlog import OwnLog
+from replicad.core.tree import Tree
+from replicad.errors import PeerError
+
+#: Checks a batch against a log's end and tree; raises PeerError.
+Check = Callable[[Batch, Tree, int], tuple[Append, Tree]]
+
+
+class Opening:
+    """1. ``ready`` only with R promises for this epoch on disk, and no Welcome among them ahead of the own log."""
+
+    def __init__(self, *, fence_quorum: int, fetch_bytes: int, check: Check) -> None:
+        self._fence_quorum, self._fetch_bytes, self._check = fence_quorum, fetch_bytes, check
+        self._welcomes: dict[str, tuple[int, Welcome]] = {}  # session and Welcome, by worker
+        self._search: RootSearch | None = None
+        self._truncating = False
+        self.source: str | None = None  # the worker whose tail is being fetched
+        self.ready = False
+
+    @property
+    def promises(self) -> int:
+        """How many voters have promised the epoch, this node included."""
+        return 1 + len(self._welcomes)
+
+    def begin(self, log: OwnLog) -> list[Effect]:
+        """The own promise is on disk."""
+        return self._next(log)
+
+    def welcome(self, session: int, welcome: Welcome, log: OwnLog) -> list[Effect]:
+        self._welcomes[welcome.node] = (session, welcome)
+        return self._next(log)
+
+    def down(self, peer: str) -> None:
+        """A worker is gone: it will say Welcome again, perhaps with another log."""
+        self._welcomes.pop(peer, None)
+        if self.source == peer:
+            self.source = self._search = None
+
+    def _next(self, log: OwnLog) -> list[Effect]:
+        """Look whether anyone is ahead, once R voters have promised."""
+        if self.source is not None or self._truncating or self.promises < self._fence_quorum:
+            return []
+        ahead = max(self._welcomes.values(), key=lambda entry: _end(entry[1]), default=None)
+        if ahead is None or _end(ahead[1]) <= (log.last_epoch, log.tip):
+            self.ready = True
+            return []
+        session, welcome = ahead
+        self.source = welcome.node
+        text = f"{welcome.node} is ahead: size {welcome.size} of epoch {welcome.last_epoch}; fetching its tail"
+        note = Note("info", "fetch", text, {"peer": welcome.node, "size": log.tip, "peer_size": welcome.size})
+        high = min(welcome.size, log.stored_size)
+        self._search = RootSearch(welcome.node, session, welcome, low=log.commit_size, high=high)
+        return [note, *self._search.ask(log), *self._found(log)]
+
+    def own_root_read(self, size: int, root: bytes, log: OwnLog) -> list[Effect]:
+        return self._search.own_root(size, root, log) + self._found(log) if self._search else []
+
+    def peer_root_arrived(self, size: int, root: bytes, log: OwnLog) -> list[Effect]:
+        return self._search.peer_root(size, root, log) + self._found(log) if self._search else []
+
+    def _found(self, log: OwnLog) -> list[Effect]:
+        """Go on when it is known where the own log and the source's part."""
+        agreed = self._search.agreed if self._search else None
+        if agreed is None or self.source is None:
+            return []
+        self._search = None
+        if agreed < log.commit_size:
+            text = (
+                f"{self.source} is ahead, but its log parts from this one below the commit size {log.commit_size}: "
+                "one of the two data folders is not of this log; this node does not open"
+            )
+            return [Note("error", "fork", text, {"peer": self.source}), *self.interrupted("fork")]
+        if agreed < log.tip:
+            self._truncating = True
+            return [Truncate(agreed, f"{self.source} is ahead and has other records from offset {agreed} on")]
+        return self._fetch(log)
+
+    def truncated(self, log: OwnLog) -> list[Effect]:
+        self._truncating = False
+        return self._fetch(log) if self.source else self._next(log)
+
+    def _fetch(self, log: OwnLog) -> list[Effect]:
+        return [Send(self.source, Fetch(log.tip, self._fetch_bytes))] if self.source else []
+
+    def supply(self, supply: Supply, log: OwnLog) -> list[Effect]:
+        """Take in a part of the tail; each batch is checked as a worker checks it."""
+        effects: list[Effect] = []
+        try:
+            if not supply.batches:
+                raise PeerError("gap", f"{self.source} has no batch at offset {log.tip}, though it is ahead")
+            for batch in supply.batches:
+                append, tree = self._check(batch, log.tree, log.last_epoch)
+                log.appended(append, tree)
+                effects.append(StoreBatch(append, log.commit_size))
+        except PeerError as exc:
+            effects.append(Note("error", "refused", str(exc), {"peer": self.source, "reason": exc.reason}))
+            effects += self.interrupted(exc.reason)
+        return effects
+
+    def stored(self, log: OwnLog) -> list[Effect]:
+        """What was fetched is on disk: ask for more, or look again who is ahead."""
+        if self.source is None or self._search or self._truncating or log.stored_size < log.tip:
+            return []
+        welcome = self._welcomes[self.source][1]
+        if log.tip < welcome.size:
+            return self._fetch(log)
+        self.source = None
+        return self._next(log)
+
+    def interrupted(self, reason: str) -> list[Effect]:
+        """Nothing more from this source now: begin again when it is back."""
+        peer = self.source
+        if peer is None:
+            return []
+        self.down(peer)
+        return [Hangup(peer, reason)]
+
+
+def _end(welcome: Welcome) -> tuple[int, int]:
+    return welcome.last_epoch, welcome.size

@@ -1,0 +1,61 @@
+"""A node's own log as its machine sees it: how far it is appended, stored and committed.
+
+Owns these sizes and the order they keep. Must not know of peers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from replicad.core.batch import Append
+from replicad.core.recent import RecentBatches
+from replicad.core.start import StoreState
+from replicad.core.tree import Tree
+from replicad.errors import invariant
+
+
+@dataclass(slots=True)
+class OwnLog:
+    """1. commit_size <= stored_size <= tip; commit_size never falls."""
+
+    tree: Tree  # over everything appended, on disk or not
+    stored_size: int
+    commit_size: int
+    last_epoch: int  # of the last record appended; 0 for none
+    recent: RecentBatches
+
+    @classmethod
+    def restore(cls, start: StoreState, cache_bytes: int) -> OwnLog:
+        return cls(start.tree, start.size, start.commit_size, start.last_epoch, RecentBatches(cache_bytes))
+
+    @property
+    def tip(self) -> int:
+        """Records appended, on disk or not."""
+        return self.tree.size
+
+    def appended(self, append: Append, tree: Tree) -> None:
+        self.tree, self.last_epoch = tree, append.batch.epoch
+        self.recent.add(append.batch)
+
+    def stored(self, size: int) -> None:
+        invariant(
+            self.stored_size <= size <= self.tip, f"stored {size} is not between {self.stored_size} and {self.tip}"
+        )
+        self.stored_size = size
+        self.recent.trim(stored_size=size)
+
+    def commit(self, size: int) -> None:
+        invariant(size <= self.stored_size, f"commit size {size} passes what is on disk, {self.stored_size}")
+        self.commit_size = max(self.commit_size, size)
+
+    def reset(self, tree: Tree, last_epoch: int) -> None:
+        """The log is what is on disk, which ends where ``tree`` does."""
+        invariant(
+            tree.size >= self.commit_size, f"the log ends at {tree.size}, below its commit size {self.commit_size}"
+        )
+        self.tree, self.stored_size, self.last_epoch = tree, tree.size, last_epoch
+        self.recent.clear()
+
+    def known_root(self, size: int) -> bytes | None:
+        """The root at that size where memory holds it."""
+        return self.tree.root() if size == self.tree.size else self.recent.root_at(size)

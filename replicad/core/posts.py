@@ -1,0 +1,275 @@
+"""Posts on their way into the log: admission, duplicates, the queue, and who waits for what.
+
+Owns every submitted frame from its arrival to its answer. Must not know of workers, or of how batches are made.
+
+A frame's way: *admitted* (every message is new, or a duplicate of equal content, or in conflict) -> its new messages
+have offsets and are *queued* -> taken into a batch -> *waiting* for its write concern -> answered. A frame with ids
+that memory cannot tell about is held while the disk is asked; what follows it goes on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from replicad.core.concern import Waiting
+from replicad.core.duplicates import RecentIds
+from replicad.core.effects import Answer, Content, Effect, FindIds, FrameResult, ReadContent, Run, Submit
+from replicad.core.record import LEAF_HEAD, NO_HEADERS, Messages
+from replicad.core.seal import Part
+from replicad.errors import IdConflict, OutcomeUnknown, RateLimited, ServiceError, WriteConcernTimeout
+
+_OFFSET_DIFFERS = "id {id!r} stands at offset {offset} with other content; post other content under an id of its own"
+
+
+@dataclass(slots=True)
+class Frame:
+    """1. ``runs`` and ``errors`` are filled at admission, once; ``end`` is the log's size that covers all runs."""
+
+    submit: Submit
+    looked_up: dict[str, int | None] = field(default_factory=dict)  # ids that the disk was asked about
+    contents: dict[int, Content] = field(default_factory=dict)  # by offset: what to compare with
+    runs: list[Run] = field(default_factory=list)
+    errors: list[tuple[int, ServiceError]] = field(default_factory=list)
+    end: int = 0
+
+
+class Posts:
+    """1. Offsets are given at admission, in the queue's order: the queue's first message has the offset of the log's
+    tip, and nothing else is appended while it is not empty.
+    """
+
+    def __init__(self, *, next_offset: int, recent_ids: int, greatest_id: str, waiting_frames: int) -> None:
+        self.ids = RecentIds(limit=recent_ids, greatest_id=greatest_id)
+        self.next_offset = next_offset
+        self.queue_bytes = 0
+        self._queue: deque[tuple[Part, int]] = deque()
+        self._held: dict[int, Frame] = {}  # the disk is being asked
+        self._unstored: list[tuple[int, Frame]] = []  # (size, frame): duplicates of what is not on disk yet
+        self._admitted: dict[int, Frame] = {}
+        self._waiting = Waiting()
+        self._waiting_frames = waiting_frames
+
+    # --- admission ---------------------------------------------------------------------------------
+
+    def submit(self, submit: Submit, *, stored_size: int) -> list[Effect]:
+        if len(self._admitted) + len(self._held) >= self._waiting_frames:
+            text = f"{self._waiting_frames} frames wait for their write concern already (limits.waiting_frames)"
+            return [Answer(submit.ticket, FrameResult(error=RateLimited(text, retry_after_s=0.1)))]
+        frame = Frame(submit)
+        if self.ids.all_new(submit.messages.ids):
+            self._admit_all(frame)
+            return []
+        self.ids.hold(submit.ticket, stored_size=stored_size)
+        return self._resolve(frame, stored_size)
+
+    def _admit_all(self, frame: Frame) -> None:
+        messages = frame.submit.messages
+        frame.runs.append(Run(0, len(messages), self.next_offset, duplicate=False))
+        self._enqueue(messages, frame.submit.author)
+        self._await_concern(frame)
+
+    def _enqueue(self, messages: Messages, author: str) -> None:
+        self.ids.add(messages.ids, self.next_offset)
+        self.next_offset += len(messages)
+        self._queue.append((Part(messages, author), messages.size_bytes))
+        self.queue_bytes += messages.size_bytes
+
+    def _await_concern(self, frame: Frame) -> None:
+        frame.end = max(run.first_offset + run.count for run in frame.runs)
+        submit = frame.submit
+        self._admitted[submit.ticket] = frame
+        self._waiting.add(submit.ticket, nodes=submit.nodes, size=frame.end, deadline=submit.deadline)
+
+    def _resolve(self, frame: Frame, stored_size: int) -> list[Effect]:
+        """Take a frame with doubtful ids one step on: ask the index, then read what to compare with, then admit."""
+        ticket, ids = frame.submit.ticket, frame.submit.messages.ids
+        unsure = [i for i in ids if self.ids.get(i) is None and i not in frame.looked_up and self.ids.may_be_older(i)]
+        if unsure:
+            self._held[ticket] = frame
+            return [FindIds(ticket, unsure)]
+        known = {offset for i in ids if (offset := self._offset(frame, i)) is not None}
+        unread = sorted(known - frame.contents.keys())
+        if unread and unread[-1] >= stored_size:
+            self._unstored.append((unread[-1] + 1, frame))
+            return []
+        if unread:
+            self._held[ticket] = frame
+            return [ReadContent(ticket, unread)]
+        self.ids.release(ticket)
+        return self._admit_each(frame)
+
+    def _offset(self, frame: Frame, message_id: str) -> int | None:
+        """Where the id stands in the log. Memory first: it knows what came in after the disk was asked."""
+        offset = self.ids.get(message_id)
+        return frame.looked_up.get(message_id) if offset is None else offset
+
+    def _admit_each(self, frame: Frame) -> list[Effect]:
+        """Every id is known to be new or not, and what to compare with is at hand."""
+        messages = frame.submit.messages
+        fresh: list[int] = []  # indexes of new messages
+        first_index: dict[str, int] = {}
+        for index, message_id in enumerate(messages.ids):
+            offset = self._offset(frame, message_id)
+            if offset is not None:
+                same = _same_content(messages, index, frame.contents[offset])
+            elif message_id in first_index:
+                earlier = first_index[message_id]
+                same, offset = _same(messages, index, earlier), self.next_offset + fresh.index(earlier)
+            else:
+                first_index[message_id] = index
+                frame.runs.append(Run(index, 1, self.next_offset + len(fresh), duplicate=False))
+                fresh.append(index)
+                continue
+            if same:
+                frame.runs.append(Run(index, 1, offset, duplicate=True))
+            else:
+                text = _OFFSET_DIFFERS.format(id=message_id, offset=offset)
+                frame.errors.append((index, IdConflict(text, offset=offset)))
+        if fresh:
+            self._enqueue(_pick(messages, fresh), frame.submit.author)
+        if frame.runs:
+            self._await_concern(frame)
+            return []
+        return [Answer(frame.submit.ticket, FrameResult(errors=frame.errors))]
+
+    def ids_found(self, ticket: int, offsets: dict[str, int], *, stored_size: int) -> list[Effect]:
+        frame = self._held.pop(ticket, None)
+        if frame is None:
+            return []
+        for message_id in frame.submit.messages.ids:
+            if self.ids.get(message_id) is None:
+                frame.looked_up.setdefault(message_id, offsets.get(message_id))
+        return self._resolve(frame, stored_size)
+
+    def content_read(self, ticket: int, contents: dict[int, Content], *, stored_size: int) -> list[Effect]:
+        frame = self._held.pop(ticket, None)
+        if frame is None:
+            return []
+        frame.contents.update(contents)
+        return self._resolve(frame, stored_size)
+
+    # --- the queue ---------------------------------------------------------------------------------
+
+    @property
+    def queued(self) -> bool:
+        return bool(self._queue)
+
+    def take(self, *, max_bytes: int, max_records: int) -> list[Part]:
+        """The next batch's messages: whole frames, one at least, more while they fit."""
+        parts: list[Part] = []
+        size = records = 0
+        while self._queue:
+            part, part_bytes = self._queue[0]
+            if parts and (size + part_bytes > max_bytes or records + len(part.messages) > max_records):
+                break
+            self._queue.popleft()
+            parts.append(part)
+            size += part_bytes
+            records += len(part.messages)
+        self.queue_bytes -= size
+        return parts
+
+    def stored(self, size: int) -> list[Effect]:
+        """Everything below ``size`` is on disk: duplicates of it can be compared now."""
+        self.ids.trim(stored_size=size)
+        if not self._unstored:
+            return []
+        ready = [frame for needed, frame in self._unstored if needed <= size]
+        self._unstored = [entry for entry in self._unstored if entry[0] > size]
+        return [effect for frame in ready for effect in self._resolve(frame, size)]
+
+    # --- answers -----------------------------------------------------------------------------------
+
+    def reached(self, sizes: Sequence[int]) -> list[Effect]:
+        """Answer the frames whose write concern is met; ``sizes[n-1]`` is what n voters have on disk."""
+        answers: list[Effect] = []
+        for ticket in self._waiting.reached(sizes):
+            frame = self._admitted.pop(ticket)
+            result = FrameResult(runs=frame.runs, errors=frame.errors, nodes=_nodes_with(frame.end, sizes))
+            answers.append(Answer(ticket, result))
+        return answers
+
+    def expired(self, now: float, sizes: Sequence[int]) -> list[Effect]:
+        """Answer the frames whose timeout has passed, with what is known of each message."""
+        answers: list[Effect] = []
+        for ticket in self._waiting.expired(now):
+            frame = self._admitted.pop(ticket)
+            errors = list(frame.errors)
+            for run in frame.runs:
+                for step in range(run.count):
+                    errors.append((run.first_index + step, _late(frame.submit.nodes, run.first_offset + step, sizes)))
+            answers.append(Answer(ticket, FrameResult(errors=errors)))
+        return answers
+
+    def next_deadline(self) -> float:
+        return self._waiting.next_deadline()
+
+    def refuse_queued(self, error: ServiceError, *, tip: int) -> list[Effect]:
+        """Take back what was queued and is in no batch: it was never written or sent, so it is not applied."""
+        lost = [message_id for part, _ in self._queue for message_id in part.messages.ids]
+        self.ids.remove(lost)
+        self._queue.clear()
+        self.queue_bytes, self.next_offset = 0, tip
+        gone = [t for t, frame in self._admitted.items() if frame.end > tip]
+        self._waiting.discard(gone)
+        return [self._refused(self._admitted.pop(t), error, tip) for t in gone] + self._retry_unstored(error)
+
+    def _refused(self, frame: Frame, error: ServiceError, tip: int) -> Effect:
+        """An answer that tells new messages (not applied) from duplicates of what is in the log (they stand)."""
+        kept = [run for run in frame.runs if run.first_offset + run.count <= tip]
+        errors = list(frame.errors)
+        for run in frame.runs:
+            if run not in kept:
+                errors += [(index, error) for index in range(run.first_index, run.first_index + run.count)]
+        return Answer(frame.submit.ticket, FrameResult(runs=kept, errors=errors, nodes=1 if kept else 0))
+
+    def _retry_unstored(self, error: ServiceError) -> list[Effect]:
+        frames, self._unstored = self._unstored, []
+        for _, frame in frames:
+            self.ids.release(frame.submit.ticket)
+        return [Answer(frame.submit.ticket, FrameResult(error=error)) for _, frame in frames]
+
+    def abandon(self, error: ServiceError) -> list[Effect]:
+        """Answer everything that is under way with an error that says: unknown. For a master that stops being one."""
+        tickets = [*self._admitted, *self._held, *(frame.submit.ticket for _, frame in self._unstored)]
+        self._waiting.clear()
+        self._admitted.clear()
+        self._held.clear()
+        self._unstored.clear()
+        return [Answer(ticket, FrameResult(error=error)) for ticket in tickets]
+
+
+def _nodes_with(end: int, sizes: Sequence[int]) -> int:
+    return sum(size >= end for size in sizes)
+
+
+def _late(wanted: int, offset: int, sizes: Sequence[int]) -> ServiceError:
+    nodes = _nodes_with(offset + 1, sizes)
+    if not nodes:
+        return OutcomeUnknown(f"the record is not on the master's disk yet; it was to have offset {offset}")
+    text = f"the record is in the log at offset {offset}, on {nodes} of the {wanted} nodes asked for"
+    return WriteConcernTimeout(text, offset=offset, nodes=nodes)
+
+
+def _pick(messages: Messages, indexes: Sequence[int]) -> Messages:
+    payloads = [messages.payloads[i] for i in indexes]
+    headers = [messages.headers[i] for i in indexes] if messages.headers else []
+    size_bytes = sum(map(len, payloads)) + sum(map(len, headers))
+    return Messages([messages.ids[i] for i in indexes], payloads, headers, size_bytes)
+
+
+def _same(messages: Messages, index: int, other: int) -> bool:
+    if messages.payloads[index] != messages.payloads[other]:
+        return False
+    return not messages.headers or messages.headers[index] == messages.headers[other]
+
+
+def _same_content(messages: Messages, index: int, content: Content) -> bool:
+    """Whether a message is the one a leaf was made of: payload and headers. Who posts the retry does not matter."""
+    fields = LEAF_HEAD.unpack_from(content.leaf)
+    payload, headers = messages.payloads[index], messages.headers[index] if messages.headers else NO_HEADERS
+    content_of_message = (len(payload), sha256(content.salt + payload).digest(), sha256(headers).digest())
+    return content_of_message == tuple(fields[4:7])

@@ -1,0 +1,40 @@
+"""What the machines need of the config, in their own words. Must not know the config's format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Sizes in bytes, times in seconds."""
+
+    cluster: str
+    node: str
+    workers: tuple[str, ...]  # every other node of the config
+    min_nodes: int = 1
+    batch_bytes: int = 1 << 20
+    batch_records: int = 8192
+    window_bytes: int = 8 << 20
+    read_bytes: int = 1 << 20  # asked of the disk at once for a worker that lags
+    cache_bytes: int = 8 << 20  # newest batches in memory: a worker this far behind is not fed from disk
+    recent_ids: int = 32_768  # ids in memory, about 200 bytes each
+    waiting_frames: int = 100_000
+    heartbeat_s: float = 0.5
+    suspect_s: float = 2.0
+    unhealthy_s: float = 10.0
+    announce_s: float = 0.005  # a commit size that no batch has carried by then is told by itself
+    unstored_batches: int = 2  # one being written, one ready to be: more would only cut batches smaller
+    retry_store_s: float = 1.0  # after a full disk
+
+    @property
+    def voters(self) -> int:
+        return len(self.workers) + 1
+
+    @property
+    def commit_quorum(self) -> int:
+        return self.voters // 2 + 1
+
+    @property
+    def fence_quorum(self) -> int:
+        return self.voters - self.commit_quorum + 1

@@ -1,0 +1,20 @@
+"""What a machine starts from: a node's log as its disk has it. Must not know the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from replicad.core.tree import Tree
+
+
+@dataclass(frozen=True, slots=True)
+class StoreState:
+    """1. commit_size <= size == tree.size; last_epoch <= promised_epoch."""
+
+    size: int  # records on disk
+    last_epoch: int  # of the last record; 0 for an empty log
+    promised_epoch: int  # never answer a lower one
+    promised_to: str  # the node that was promised it; "" for none: an epoch has one master at most
+    greatest_id: str  # greatest id in the log in string order, ids of the log itself (reserved) left out; "" for none
+    commit_size: int  # as last stored
+    tree: Tree  # the caller's own: over all `size` records

@@ -1,0 +1,304 @@
+"""The worker's machine: follow one master, take in what passes the checks, answer only for what is on disk.
+
+Owns the promise, the session with the master and the commit size as far as it is known here. Pure: the runtime
+performs the effects, in their written order.
+
+1. A frame of an epoch below the promised one is answered with Refused and changes nothing.
+2. Ack(size) only after everything below size is on disk.
+3. The commit size is never above what is on disk, and moves only in a session whose log is known to agree with the
+   master's: it follows an Align or the master's own word that none is needed (its first batch or commit size).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from replicad.core.check import Verifier, check_batch
+from replicad.core.effects import (
+    BatchesRead,
+    Effect,
+    Event,
+    FrameArrived,
+    Hangup,
+    Note,
+    PeerDown,
+    PeerUp,
+    PromiseStored,
+    ReadBatches,
+    ReadRoot,
+    RootRead,
+    Send,
+    State,
+    StateChanged,
+    StoreBatch,
+    Stored,
+    StoreFailed,
+    StorePromise,
+    Tick,
+    Truncate,
+    Truncated,
+)
+from replicad.core.frames import (
+    Ack,
+    Align,
+    Aligned,
+    AppendBatch,
+    Fetch,
+    Heartbeat,
+    Hello,
+    Refused,
+    RootAnswer,
+    RootQuery,
+    Supply,
+    Welcome,
+)
+from replicad.core.ownlog import OwnLog
+from replicad.core.record import Records
+from replicad.core.settings import Settings
+from replicad.core.start import StoreState
+from replicad.errors import PeerError, invariant
+
+_CACHE_BYTES = 0  # a worker feeds nobody
+
+
+class Worker:
+    """A peer is one stream from a master: a new stream is a new peer, and the latest good Hello wins."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        start: StoreState,
+        *,
+        verifiers: Mapping[str, Verifier],
+        decode: Callable[[bytes], Records],
+    ) -> None:
+        self.settings = settings
+        self.state = State.WAITING
+        self.detail = "no master has called yet"
+        self.epoch, self.master = start.promised_epoch, start.promised_to
+        self.log = OwnLog.restore(start, _CACHE_BYTES)
+        self.refused_batches = 0
+        self._verifiers, self._decode = verifiers, decode
+        self._session: str | None = None  # the stream of the master that is followed
+        self._greeted = False  # Welcome was sent in this session
+        self._promised = start.promised_epoch  # on disk
+        self._commit_told = 0  # by the master, in this session
+        self._probe = 0  # latest that the master sent in this session
+        self._align_to: int | None = None  # asked for in this session
+        self._truncating = False
+        self._last_heard = 0.0
+        self._now = 0.0
+        self._handlers: dict[type, Callable[..., list[Effect]]] = {
+            FrameArrived: self._frame,
+            Stored: self._stored,
+            PeerUp: lambda _: [],
+            PeerDown: self._peer_down,
+            PromiseStored: self._promise_stored,
+            StoreFailed: self._store_failed,
+            Truncated: self._truncated,
+            BatchesRead: self._batches_read,
+            RootRead: self._root_read,
+            Tick: self._tick,
+        }
+        self._frames: dict[type, Callable[..., list[Effect]]] = {
+            AppendBatch: self._append,
+            Heartbeat: self._heartbeat,
+            RootQuery: self._root_query,
+            Align: self._align,
+            Fetch: self._fetch,
+        }
+
+    def start(self, *, now: float, wall_ms: int) -> list[Effect]:
+        """A worker waits to be called."""
+        del wall_ms  # a worker stamps nothing
+        self._now = now
+        return []
+
+    def step(self, event: Event, *, now: float, wall_ms: int) -> list[Effect]:
+        """What to do about an event."""
+        del wall_ms
+        self._now = now
+        return self._handlers[type(event)](event)
+
+    def wake_at(self) -> float:
+        """When the next :class:`Tick` is due."""
+        return self._last_heard + self.settings.unhealthy_s if self._session else float("inf")
+
+    # --- the session -------------------------------------------------------------------------------
+
+    def _frame(self, event: FrameArrived) -> list[Effect]:
+        frame = event.frame
+        if isinstance(frame, Hello):
+            return self._hello(event.peer, frame)
+        handler = self._frames.get(type(frame))
+        if event.peer != self._session or not self._greeted or handler is None:
+            return []  # of a session that is over
+        self._last_heard = self._now
+        try:
+            return handler(frame)
+        except PeerError as exc:
+            self.refused_batches += 1
+            return self._end_session(exc.reason, str(exc))
+
+    def _hello(self, peer: str, hello: Hello) -> list[Effect]:
+        """Promise the epoch, on disk, before the Welcome; or say why not."""
+        fault = self._hello_fault(hello)
+        if fault is not None:
+            return self._refuse(peer, *fault)
+        effects: list[Effect] = []
+        if self._session not in (None, peer):
+            effects.append(Hangup(self._session or "", "replaced by a newer stream"))
+        self._session, self._greeted, self._last_heard = peer, False, self._now
+        self._commit_told, self._probe, self._align_to = 0, 0, None
+        if (hello.epoch, hello.master) != (self.epoch, self.master):
+            self.epoch, self.master = hello.epoch, hello.master
+            effects.append(StorePromise(hello.epoch, hello.master))
+        return effects + self._greet()
+
+    def _hello_fault(self, hello: Hello) -> tuple[str, str] | None:
+        if hello.cluster != self.settings.cluster:
+            return "cluster", f"this node is of cluster {self.settings.cluster!r}, not {hello.cluster!r}"
+        if hello.master not in self.settings.workers:
+            return "master", f"{hello.master!r} is no other node of this node's config"
+        if hello.epoch < self.epoch:
+            return "epoch", f"epoch {hello.epoch} is over: epoch {self.epoch} is promised to {self.master}"
+        if hello.epoch == self.epoch and hello.master != self.master:
+            return "epoch", f"epoch {self.epoch} is promised to {self.master} already"
+        return None
+
+    def _refuse(self, peer: str, reason: str, text: str) -> list[Effect]:
+        note = Note("warning", "refused", f"refused a master: {text}", {"peer": peer, "reason": reason})
+        return [note, Send(peer, Refused(reason, text, self.epoch)), Hangup(peer, reason)]
+
+    def _promise_stored(self, event: PromiseStored) -> list[Effect]:
+        self._promised = max(self._promised, event.epoch)
+        return self._greet()
+
+    def _greet(self) -> list[Effect]:
+        """Welcome, once the promise is on disk and so is everything taken in before."""
+        busy = self._truncating or self._promised < self.epoch or self.log.stored_size < self.log.tip
+        if busy or self._session is None or self._greeted:
+            return []
+        self._greeted = True
+        log = self.log
+        welcome = Welcome(self.settings.node, log.last_epoch, log.tip, log.tree.root(), log.commit_size)
+        self.state, self.detail = State.FOLLOWING, f"follows {self.master} in epoch {self.epoch}"
+        fields: dict[str, object] = {"peer": self.master, "epoch": self.epoch, "size": log.tip}
+        return [
+            Send(self._session, welcome),
+            StateChanged(self.state, self.detail),
+            Note("info", "following", self.detail, fields),
+        ]
+
+    def _end_session(self, reason: str, text: str) -> list[Effect]:
+        """Tell the master why, and wait to be called again. Nothing of what was refused has changed anything."""
+        peer, self._session = self._session, None
+        if peer is None:
+            return []
+        self.state, self.detail = State.WAITING, f"ended the stream of {self.master}: {text}"
+        return [
+            Note("error", "refused", self.detail, {"peer": self.master, "reason": reason, "size": self.log.tip}),
+            Send(peer, Refused(reason, text, self.epoch)),
+            Hangup(peer, reason),
+            StateChanged(self.state, self.detail),
+        ]
+
+    def _peer_down(self, event: PeerDown) -> list[Effect]:
+        if event.peer != self._session:
+            return []
+        self._session = None
+        self.state, self.detail = State.WAITING, f"lost {self.master}: {event.reason}"
+        note = Note("warning", "lost", self.detail, {"peer": self.master, "epoch": self.epoch})
+        return [note, StateChanged(self.state, self.detail)]
+
+    def _tick(self, _: Tick) -> list[Effect]:
+        if self._session is None or self._now - self._last_heard < self.settings.unhealthy_s:
+            return []
+        reason = f"silent for {self._now - self._last_heard:.1f} s"
+        return [Hangup(self._session, reason), *self._peer_down(PeerDown(self._session, reason))]
+
+    # --- the master's questions --------------------------------------------------------------------
+
+    def _root_query(self, query: RootQuery) -> list[Effect]:
+        if query.size > self.log.stored_size:
+            text = f"the master asks for the root at {query.size}, the log ends at {self.log.stored_size}"
+            raise PeerError("size", text)
+        return [ReadRoot(self._session or "", 0, query.size)]
+
+    def _root_read(self, event: RootRead) -> list[Effect]:
+        return [Send(event.peer, RootAnswer(event.size, event.root))] if event.peer == self._session else []
+
+    def _fetch(self, fetch: Fetch) -> list[Effect]:
+        log = self.log
+        return [ReadBatches(self._session or "", 0, fetch.from_offset, log.stored_size, fetch.max_bytes)]
+
+    def _batches_read(self, event: BatchesRead) -> list[Effect]:
+        if event.peer != self._session:
+            return []
+        return [Send(event.peer, Supply(tuple(event.batches), self.log.stored_size))]
+
+    def _align(self, align: Align) -> list[Effect]:
+        """Put aside what the master does not have. A master that asks for what is committed is not to be believed."""
+        log = self.log
+        invariant(
+            align.size >= log.commit_size,
+            f"master {self.master} of epoch {self.epoch} asks to drop records from {align.size} on, "
+            f"but {log.commit_size} are committed here",
+        )
+        invariant(log.stored_size == log.tip, "aligning while records are being stored")
+        if align.size > log.tip:
+            raise PeerError("size", f"the master aligns to {align.size}, the log ends at {log.tip}")
+        if align.size == log.tip:
+            return [Send(self._session or "", Aligned(align.size))]
+        self._align_to, self._truncating = align.size, True
+        reason = f"never committed, and not in the log of {self.master}, master of epoch {self.epoch}"
+        return [Truncate(align.size, reason)]
+
+    def _truncated(self, event: Truncated) -> list[Effect]:
+        dropped = self.log.tip - event.tree.size
+        self.log.reset(event.tree, event.last_epoch)
+        text = f"put {dropped} records aside that never were committed, from offset {self.log.tip} on"
+        effects: list[Effect] = [Note("warning", "quarantined", text, {"size": self.log.tip, "epoch": self.epoch})]
+        if self._session is not None and self._align_to == self.log.tip:
+            effects.append(Send(self._session, Aligned(self.log.tip)))
+        self._align_to, self._truncating = None, False
+        return effects + self._greet()
+
+    # --- batches -----------------------------------------------------------------------------------
+
+    def _append(self, frame: AppendBatch) -> list[Effect]:
+        batch = frame.batch
+        if batch.epoch > self.epoch:
+            raise PeerError("epoch", f"batch of epoch {batch.epoch} in a session of epoch {self.epoch}")
+        append, tree = check_batch(
+            batch,
+            tree=self.log.tree,
+            last_epoch=self.log.last_epoch,
+            cluster=self.settings.cluster,
+            verifiers=self._verifiers,
+            decode=self._decode,
+        )
+        self._told(frame.commit_size)
+        self.log.appended(append, tree)
+        return [StoreBatch(append, self.log.commit_size)]
+
+    def _heartbeat(self, frame: Heartbeat) -> list[Effect]:
+        self._probe = max(self._probe, frame.probe)
+        self._told(frame.commit_size)
+        return [Send(self._session or "", Ack(self.log.stored_size, self._probe))]
+
+    def _told(self, commit_size: int) -> None:
+        self._commit_told = max(self._commit_told, commit_size)
+        self.log.commit(min(self._commit_told, self.log.stored_size))
+
+    def _stored(self, event: Stored) -> list[Effect]:
+        self.log.stored(event.size)
+        if self._session is None or not self._greeted:
+            return self._greet()
+        self.log.commit(min(self._commit_told, self.log.stored_size))
+        return [Send(self._session, Ack(self.log.stored_size, self._probe))]
+
+    def _store_failed(self, event: StoreFailed) -> list[Effect]:
+        """Nothing more was stored: the log is what is on disk, and the master will send the rest again."""
+        self.log.reset(event.tree, event.last_epoch)
+        return self._end_session(event.reason, event.text) + self._greet()

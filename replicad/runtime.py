@@ -1,0 +1,403 @@
+"""The one loop: an event goes to the machine, its effects are performed in their written order.
+
+Owns the machine, the clocks, the timer and the sizes that readers may see. Decides nothing about the log itself.
+Must not know gRPC: peers are :class:`Link` objects, posts come with a callback.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, cast
+
+from replicad.core.batch import Batch
+from replicad.core.effects import (
+    Answer,
+    BatchesRead,
+    Confirm,
+    Confirmed,
+    Content,
+    ContentRead,
+    Effect,
+    Event,
+    FindIds,
+    FrameArrived,
+    FrameResult,
+    Hangup,
+    IdsFound,
+    Note,
+    PeerDown,
+    PeerUp,
+    PromiseStored,
+    ReadBatches,
+    ReadContent,
+    ReadRoot,
+    RootRead,
+    Send,
+    State,
+    StateChanged,
+    StoreBatch,
+    Stored,
+    StoreFailed,
+    StorePromise,
+    Submit,
+    Tick,
+    Truncate,
+    Truncated,
+)
+from replicad.core.frames import MasterFrame, WorkerFrame
+from replicad.core.master import Master
+from replicad.core.record import SALT_BYTES, Messages, Records
+from replicad.core.worker import Worker
+from replicad.disk import AppendFailed, Disk, truncate_call
+from replicad.errors import DiskFullError, ReplicadError, Unavailable
+from replicad.logs import Logger
+from replicad.storage.interface import Store, StoreState
+
+LEVELS = ("committed", "local", "linearizable")
+PROMISE_RETRY_S = 1.0  # on a full disk
+CONTENT_READ_BYTES = 1  # one batch at a time: duplicates are rare
+
+
+class Link(Protocol):
+    """A stream to a peer."""
+
+    def send(self, frame: MasterFrame | WorkerFrame) -> None: ...
+
+    def hang_up(self, reason: str) -> None:
+        """End the stream once what was sent has gone out. The machine hears of it by PeerDown."""
+
+
+class Runtime:
+    """1. :meth:`feed` is called on the loop only, and performs all effects of an event before the next event.
+    2. ``commit_size`` is what readers may see: it is on disk, so that no restart takes it back.
+    """
+
+    def __init__(
+        self,
+        machine: Master | Worker,
+        store: Store,
+        *,
+        decode: Callable[[bytes], Records],
+        put_aside: Callable[[int, str], None],
+        log: Logger,
+        state_changed: Callable[[State, str], None],
+        fatal: Callable[[BaseException], None],
+    ) -> None:
+        self.machine, self.store = machine, store
+        self._decode, self._put_aside, self._log = decode, put_aside, log
+        self._state_changed, self._fatal = state_changed, fatal
+        self._loop = asyncio.get_running_loop()
+        self.disk = Disk(
+            store, loop=self._loop, stored=self._disk_stored, failed=self._disk_failed, fatal=self._stop_for
+        )
+        self.links: dict[str, Link] = {}
+        self.sizes = SizeWatch()
+        self._commit_on_disk = machine.log.commit_size
+        self._commit_write: asyncio.Future[bool] | None = None
+        self._tickets = itertools.count(1)
+        self._answers: dict[int, Callable[[FrameResult], None]] = {}
+        self._confirms: dict[int, asyncio.Future[None]] = {}
+        self._drained: asyncio.Event | None = None
+        self._room = asyncio.Event()
+        self._room.set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
+        self._reads: set[asyncio.Task[None]] = set()  # held, so that they are not collected
+        self._perform_by_type: dict[type, Callable[..., None]] = {
+            StoreBatch: lambda e: self.disk.append(e.append, commit_size=e.commit_size),
+            Send: self._send,
+            Answer: self._answer,
+            Note: self._note,
+            StorePromise: self._store_promise,
+            Truncate: self._truncate,
+            Hangup: self._hang_up,
+            ReadBatches: self._read_batches,
+            ReadRoot: self._read_root,
+            FindIds: self._find_ids,
+            ReadContent: self._read_content,
+            Confirmed: self._confirmed,
+            StateChanged: lambda e: self._state_changed(e.state, e.detail),
+        }
+
+    def start(self) -> None:
+        self._perform(self.machine.start(now=self._loop.time(), wall_ms=time.time_ns() // 1_000_000))
+
+    def feed(self, event: Event) -> None:
+        """Give the machine an event and perform what it says."""
+        if self._stopped:
+            return
+        try:
+            self._perform(self.machine.step(event, now=self._loop.time(), wall_ms=time.time_ns() // 1_000_000))
+        except ReplicadError as exc:  # a broken invariant of our own, or damage: never go on after it
+            self._stop_for(exc)
+
+    def _perform(self, effects: Sequence[Effect]) -> None:
+        for effect in effects:
+            self._perform_by_type[type(effect)](effect)
+        self._publish()
+        self._set_timer()
+
+    def _stop_for(self, exc: BaseException) -> None:
+        self._stopped = True
+        self._fatal(exc)
+
+    async def close(self) -> None:
+        """Perform the writes under way; then nothing more happens."""
+        self._stopped = True
+        if self._timer:
+            self._timer.cancel()
+        await self._loop.run_in_executor(None, self.disk.close)
+
+    # --- posts ----------------------------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        messages: Messages,
+        *,
+        author: str,
+        nodes: int,
+        deadline: float,
+        answered: Callable[[FrameResult], None],
+    ) -> None:
+        """Give a frame to the master; ``answered`` is called once with what became of it."""
+        ticket = next(self._tickets)
+        self._answers[ticket] = answered
+        self.feed(Submit(ticket, messages, author, nodes, deadline))
+
+    async def wait_for_room(self, queue_bytes: int) -> None:
+        """Wait while more than ``queue_bytes`` are accepted and not yet taken into a batch."""
+        master = self.machine
+        while isinstance(master, Master) and master.posts.queue_bytes > queue_bytes:
+            self._room.clear()
+            await self._room.wait()
+
+    def _answer(self, effect: Answer) -> None:
+        self._answers.pop(effect.ticket)(effect.result)
+        if not self._answers and self._drained is not None:
+            self._drained.set()
+
+    async def drained(self, timeout_s: float) -> None:
+        """Return when every frame has its answer, or after ``timeout_s``."""
+        if not self._answers:
+            return
+        self._drained = asyncio.Event()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._drained.wait()
+
+    async def confirm_master(self, timeout_s: float) -> None:
+        """Return when a majority has confirmed that this still is the master. Raises Unavailable."""
+        ticket = next(self._tickets)
+        future = self._confirms[ticket] = self._loop.create_future()
+        self.feed(Confirm(ticket))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await future
+        except TimeoutError:
+            raise Unavailable(f"no majority confirmed within {timeout_s:g} s that this is the master") from None
+        finally:
+            self._confirms.pop(ticket, None)
+
+    def _confirmed(self, effect: Confirmed) -> None:
+        future = self._confirms.get(effect.ticket)
+        if future is None or future.done():
+            return
+        if effect.error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(effect.error)
+
+    # --- readers --------------------------------------------------------------------------------------------------
+
+    async def visible_size(self, level: str) -> int:
+        """How far a reader at this level may read now: ``local`` what is on disk, else what is committed."""
+        if level == "local":
+            return self.machine.log.stored_size
+        await self.commit_to_disk()
+        return self._commit_on_disk
+
+    async def commit_to_disk(self) -> None:
+        """Return when the commit size known now is on disk (it is shown to nobody before), or the disk is full."""
+        wanted = self.machine.log.commit_size
+        while self._commit_on_disk < wanted:
+            if self._commit_write is None or self._commit_write.done():
+                self._commit_write = self._loop.create_future()
+                self._write_commit(self._commit_write)
+            if not await asyncio.shield(self._commit_write):
+                return
+
+    def _write_commit(self, written: asyncio.Future[bool]) -> None:
+        size = self.machine.log.commit_size
+
+        def done(result: object) -> None:
+            full = isinstance(result, DiskFullError)
+            if not full:
+                self._commit_on_disk = max(self._commit_on_disk, size)
+            written.set_result(not full)
+
+        self.disk.write(lambda: self.store.set_commit_size(size), done)
+
+    async def wait_for_size(self, level: str, size: int, timeout_s: float) -> bool:
+        """Wait until a reader at this level may read ``size`` records; whether that came within the timeout."""
+        log = self.machine.log
+
+        def reached() -> bool:
+            return (log.stored_size if level == "local" else log.commit_size) >= size
+
+        return await self.sizes.wait_until(reached, timeout_s)
+
+    def _publish(self) -> None:
+        machine = self.machine
+        self.sizes.publish(machine.log.stored_size, machine.log.commit_size)
+        if not self._room.is_set() and isinstance(machine, Master):
+            self._room.set()
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    def _set_timer(self) -> None:
+        """Wake for the machine's next tick; an earlier timer that is set already only finds nothing to do."""
+        due = self.machine.wake_at()
+        if self._timer is not None:
+            if self._timer.when() <= due and not self._timer.cancelled():
+                return
+            self._timer.cancel()
+            self._timer = None
+        if due != float("inf") and not self._stopped:
+            self._timer = self._loop.call_at(due, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.feed(Tick())
+
+    # --- peers ----------------------------------------------------------------------------------------------------
+
+    def peer_up(self, peer: str, link: Link) -> None:
+        self.links[peer] = link
+        self.feed(PeerUp(peer))
+
+    def peer_down(self, peer: str, link: Link, reason: str) -> None:
+        if self.links.get(peer) is link:
+            del self.links[peer]
+            self.feed(PeerDown(peer, reason))
+
+    def frame_arrived(self, peer: str, link: Link, frame: MasterFrame | WorkerFrame) -> None:
+        if self.links.get(peer) is link:  # else of a stream that was replaced
+            self.feed(FrameArrived(peer, frame))
+
+    def _send(self, effect: Send) -> None:
+        link = self.links.get(effect.peer)
+        if link is not None:
+            link.send(effect.frame)
+
+    def _hang_up(self, effect: Hangup) -> None:
+        link = self.links.get(effect.peer)
+        if link is not None:
+            link.hang_up(effect.reason)
+
+    def _note(self, effect: Note) -> None:
+        getattr(self._log, effect.level)(effect.event, effect.text, **effect.fields)
+
+    # --- disk -----------------------------------------------------------------------------------------------------
+
+    def _disk_stored(self, size: int, commit_size: int) -> None:
+        self._commit_on_disk = max(self._commit_on_disk, commit_size)
+        self.feed(Stored(size))
+
+    def _disk_failed(self, failure: AppendFailed) -> None:
+        state = failure.state
+        self.feed(StoreFailed(failure.reason, failure.text, state.size, state.last_epoch, state.tree))
+
+    def _store_promise(self, effect: StorePromise) -> None:
+        def done(result: object) -> None:
+            if isinstance(result, DiskFullError):  # nobody is answered meanwhile
+                self._loop.call_later(PROMISE_RETRY_S, self._store_promise, effect)
+            else:
+                self.feed(PromiseStored(effect.epoch))
+
+        self.disk.write(lambda: self.store.set_promise(effect.epoch, effect.master), done)
+
+    def _truncate(self, effect: Truncate) -> None:
+        call = truncate_call(self.store, lambda size: self._put_aside(size, effect.reason), effect.size)
+        self.disk.write(lambda: (call(), self.store.load()), self._truncated)
+
+    def _truncated(self, result: object) -> None:
+        _, state = cast("tuple[object, StoreState]", result)
+        self.feed(Truncated(state.tree, state.last_epoch))
+
+    def _read(self, call: Callable[[], Event]) -> None:
+        """Read in a thread, and feed what comes of it. A read that fails is damage or a bug: the node stops."""
+
+        async def run(reading: Awaitable[object]) -> None:
+            try:
+                self.feed(cast(Event, await reading))
+            except asyncio.CancelledError:
+                raise
+            except Exception as exc:
+                self._stop_for(exc)
+
+        task = self._loop.create_task(run(self.disk.read(call)))
+        self._reads.add(task)
+        task.add_done_callback(self._reads.discard)
+
+    def _read_batches(self, effect: ReadBatches) -> None:
+        def call() -> Event:
+            batches = self.store.read(effect.from_offset, max_bytes=effect.max_bytes, until_offset=effect.until_offset)
+            return BatchesRead(effect.peer, effect.session, batches)
+
+        self._read(call)
+
+    def _read_root(self, effect: ReadRoot) -> None:
+        self._read(lambda: RootRead(effect.peer, effect.session, effect.size, self.store.root_at(effect.size)))
+
+    def _find_ids(self, effect: FindIds) -> None:
+        self._read(lambda: IdsFound(effect.ticket, self.store.find_ids(effect.ids)))
+
+    def _read_content(self, effect: ReadContent) -> None:
+        self._read(lambda: ContentRead(effect.ticket, read_contents(self.store, effect.offsets, self._decode)))
+
+
+def read_contents(store: Store, offsets: Sequence[int], decode: Callable[[bytes], Records]) -> dict[int, Content]:
+    """Leaf and salt of each record at ``offsets`` (ascending), reading every batch once."""
+    contents: dict[int, Content] = {}
+    batch: Batch | None = None
+    records = Records((), b"", (), ())
+    for offset in offsets:
+        if batch is None or offset >= batch.end:
+            batch = store.read(offset, max_bytes=CONTENT_READ_BYTES)[0]
+            records = decode(batch.body)
+        index = offset - batch.first_offset
+        salt = records.salts[SALT_BYTES * index : SALT_BYTES * (index + 1)]
+        contents[offset] = Content(records.leaves[index], salt)
+    return contents
+
+
+class SizeWatch:
+    """Those who wait for the log to grow; a look at them costs nothing when it has not."""
+
+    def __init__(self) -> None:
+        self._sizes = (-1, -1)
+        self._changed: asyncio.Future[None] | None = None
+
+    def publish(self, stored_size: int, commit_size: int) -> None:
+        if (stored_size, commit_size) == self._sizes:
+            return
+        self._sizes = (stored_size, commit_size)
+        if self._changed is not None:
+            self._changed.set_result(None)
+            self._changed = None
+
+    async def wait_until(self, reached: Callable[[], bool], timeout_s: float) -> bool:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while not reached():
+            if self._changed is None:
+                self._changed = loop.create_future()
+            left = deadline - loop.time()
+            if left <= 0:
+                return False
+            await asyncio.wait([self._changed], timeout=left)
+        return True

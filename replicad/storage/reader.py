@@ -1,0 +1,226 @@
+"""Reading the database: batches, ids, tiles, roots, on connections of their own that never hold up the writer.
+
+Owns every SELECT on the log. Must not know how it is written. Each call sees one committed state of the log, which in
+WAL mode is one that is on disk. Thread-safe.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from replicad.core.batch import Batch
+from replicad.core.record import RESERVED_ID_PREFIX, Records
+from replicad.core.tree import Tree, leaf_hashes
+from replicad.errors import DamagedError, PeerError, invariant
+from replicad.storage import schema
+from replicad.storage.edge import restore_tree, stored_root_at
+from replicad.storage.faults import translated
+
+DecodeRecords = Callable[[bytes], Records]
+
+NO_END = (1 << 63) - 1  # the largest integer of SQLite
+
+#: The columns of a batch, in the order of Batch's fields but for the first two.
+_COLUMNS = "epoch, first_offset, count, time_ms, root, signer, signature, body"
+
+# The batch that holds an offset is the last one that begins at or below it.
+_BATCHES_FROM = f"""SELECT {_COLUMNS} FROM batches
+WHERE first_offset >= ifnull((SELECT max(first_offset) FROM batches WHERE first_offset <= :start), 0)
+  AND first_offset < :until
+ORDER BY first_offset"""  # noqa: S608 (constants only)
+
+# From the index on time alone. The clock may have stepped back along the log, so all of the range is looked at.
+_NEXT_IN_TIME = """SELECT min(first_offset) FROM batches INDEXED BY batches_by_time
+WHERE time_ms >= :since AND time_ms < :before AND first_offset >= :start AND first_offset < :until"""
+
+# One step for any number of ids: each step of a statement gives up the GIL and may wait for it again.
+_FIND_IDS = """SELECT json_group_object(ids.id, ids."offset")
+FROM json_each(?) AS wanted CROSS JOIN ids ON ids.id = wanted.value"""
+
+_TILE = 'SELECT hashes FROM tiles WHERE level = ? AND "index" = ?'
+
+# Ids of the log itself are left out: two looks at the ends of ranges of the index, not a walk.
+_GREATEST_ID = """SELECT ifnull((SELECT max(id) FROM ids WHERE id >= :after_reserved),
+  ifnull((SELECT max(id) FROM ids WHERE id < :reserved), ''))"""
+_RESERVED = {
+    "reserved": RESERVED_ID_PREFIX,
+    "after_reserved": RESERVED_ID_PREFIX[:-1] + chr(ord(RESERVED_ID_PREFIX[-1]) + 1),  # the first string beyond
+}
+
+_END = """SELECT first_offset + count, epoch, root FROM batches ORDER BY first_offset DESC LIMIT 1"""
+
+
+class LogEnd(NamedTuple):
+    """Where the log ends, as its last batch says."""
+
+    size: int
+    last_epoch: int
+    root: bytes
+
+
+def batches_from(connection: sqlite3.Connection, start: int, *, until: int = NO_END) -> Generator[Batch, None, None]:
+    """The batches from the one that holds ``start``, below ``until``, read as they are asked for."""
+    with closing(connection.execute(_BATCHES_FROM, {"start": start, "until": until})) as rows:
+        for row in rows:
+            batch = Batch(*row)
+            if batch.end > start:  # else the first row is the log's last batch, and `start` is beyond it
+                yield batch
+
+
+def log_end(connection: sqlite3.Connection) -> LogEnd | None:
+    """The end of the log; None when it is empty. Reads no body."""
+    row = connection.execute(_END).fetchone()
+    return LogEnd(*row) if row else None
+
+
+def greatest_id(connection: sqlite3.Connection) -> str:
+    """The greatest id in string order that is not the log's own; "" for none."""
+    found: str = connection.execute(_GREATEST_ID, _RESERVED).fetchone()[0]
+    return found
+
+
+def stored_tile(connection: sqlite3.Connection, level: int, index: int) -> bytes | None:
+    row = connection.execute(_TILE, (level, index)).fetchone()
+    return row[0] if row else None
+
+
+def decode_body(batch: Batch, decode_records: DecodeRecords) -> Records:
+    """The records of a stored batch. Raises DamagedError when they are not what the batch says."""
+    try:
+        records = decode_records(batch.body)
+    except PeerError as exc:
+        raise DamagedError(f"the batch at offset {batch.first_offset} cannot be decoded: {exc}") from exc
+    if len(records) != batch.count:
+        raise DamagedError(f"the batch at offset {batch.first_offset} has {len(records)} records, not {batch.count}")
+    return records
+
+
+def tail_hashes(connection: sqlite3.Connection, decode_records: DecodeRecords, start: int, stop: int) -> list[bytes]:
+    """The leaf hashes of records ``start`` to ``stop - 1``, from the batches that hold them."""
+    hashes: list[bytes] = []
+    for batch in batches_from(connection, start, until=stop):
+        leaves = decode_body(batch, decode_records).leaves
+        first = max(start - batch.first_offset, 0)
+        hashes += leaf_hashes(leaves[first : stop - batch.first_offset])
+    if len(hashes) != stop - start:
+        raise DamagedError(f"{len(hashes)} records found at offsets {start} to {stop - 1}")
+    return hashes
+
+
+def read_tree(connection: sqlite3.Connection, decode_records: DecodeRecords) -> Tree:
+    """The tree over the whole log, from its tiles and last records. Raises DamagedError: not the last batch's root."""
+    end = log_end(connection)
+    tree = restore_tree(
+        end.size if end else 0,
+        tile=lambda level, index: stored_tile(connection, level, index),
+        leaf_hashes=lambda start, stop: tail_hashes(connection, decode_records, start, stop) if stop > start else [],
+    )
+    if end and tree.root() != end.root:
+        raise DamagedError(f"the stored tree of {end.size} records has another root than the last batch")
+    return tree
+
+
+class Reader:
+    """The reading half of the store; connections are made as threads need them, and kept."""
+
+    def __init__(self, path: Path, decode_records: DecodeRecords) -> None:
+        self._path = path
+        self._decode = decode_records
+        self._idle: list[sqlite3.Connection] = []  # list.append and list.pop are atomic
+        self._closed = False
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        invariant(not self._closed, "the store is closed")
+        with translated(f"read {self._path}"):
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = schema.open_reader(self._path)
+            try:
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                self._idle.append(connection)
+                if self._closed:
+                    self.close()
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        """One state of the log over several statements."""
+        with self._connection() as connection:
+            connection.execute("BEGIN")
+            yield connection
+            connection.execute("COMMIT")
+
+    def read(self, from_offset: int, *, max_bytes: int, until_offset: int | None = None) -> list[Batch]:
+        batches: list[Batch] = []
+        room = max_bytes
+        with self._connection() as connection:
+            until = NO_END if until_offset is None else until_offset
+            with closing(batches_from(connection, from_offset, until=until)) as found:
+                for batch in found:
+                    batches.append(batch)
+                    room -= len(batch.body)
+                    if room <= 0:
+                        break
+        return batches
+
+    def read_time(
+        self, from_offset: int, *, since_ms: int, until_ms: int, max_bytes: int, until_offset: int
+    ) -> list[Batch]:
+        batches: list[Batch] = []
+        room, at = max_bytes, from_offset
+        until_ms, until_offset = min(until_ms, NO_END), min(until_offset, NO_END)
+        with self._snapshot() as connection:
+            while True:
+                # Runs of batches are read in order; only where one ends is the index asked for the next.
+                missed = None
+                with closing(batches_from(connection, at, until=until_offset)) as found:
+                    for batch in found:
+                        if not since_ms <= batch.time_ms < until_ms:
+                            missed = batch.end
+                            break
+                        batches.append(batch)
+                        room -= len(batch.body)
+                        if room <= 0:
+                            return batches
+                if missed is None:
+                    return batches
+                place = {"since": since_ms, "before": until_ms, "start": missed, "until": until_offset}
+                (at,) = connection.execute(_NEXT_IN_TIME, place).fetchone()
+                if at is None:
+                    return batches
+
+    def find_ids(self, ids: Sequence[str]) -> dict[str, int]:
+        with self._connection() as connection:
+            found: dict[str, int] = json.loads(connection.execute(_FIND_IDS, (json.dumps(ids),)).fetchone()[0])
+            return found
+
+    def tile(self, level: int, index: int) -> bytes | None:
+        with self._connection() as connection:
+            return stored_tile(connection, level, index)
+
+    def root_at(self, size: int) -> bytes:
+        with self._snapshot() as connection:
+            end = log_end(connection)
+            log_size = end.size if end else 0
+            invariant(0 <= size <= log_size, f"no root at size {size}: the log has {log_size} records")
+            return stored_root_at(
+                size,
+                log_size=log_size,
+                tile=lambda level, index: stored_tile(connection, level, index),
+                leaf_hashes=lambda start, stop: tail_hashes(connection, self._decode, start, stop),
+            )
+
+    def close(self) -> None:
+        """Close what is idle; a connection in use is closed by its thread when it comes back."""
+        self._closed = True
+        while self._idle:
+            self._idle.pop().close()

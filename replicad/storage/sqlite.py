@@ -1,0 +1,318 @@
+"""The embedded store: one SQLite database in the data folder, keeping :mod:`replicad.storage.interface`'s contract.
+
+Owns the writing of the log and when the WAL is checkpointed. Reading is :mod:`replicad.storage.reader`'s, the schema
+:mod:`replicad.storage.schema`'s. Must not know what a record means, who asks, or why.
+
+An append is one step of one statement, and so one transaction with one fsync: the sqlite3 module gives up the GIL for
+every step and, with an event loop busy in another thread, may wait milliseconds to get it back. A temporary view
+takes the batches as rows, and a trigger on it spreads each over the tables; json_each() turns a list of ids into rows
+inside SQLite.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from replicad.core.batch import Append, Batch, Tile
+from replicad.core.record import parse_leaf
+from replicad.core.tree import HASH_BYTES, Tree
+from replicad.errors import DamagedError, DiskFailedError, DiskFullError, StorageError, invariant
+from replicad.storage import schema
+from replicad.storage.checks import check_appends, check_promise, check_truncate
+from replicad.storage.edge import partial_tiles
+from replicad.storage.faults import translated
+from replicad.storage.interface import StoreState
+from replicad.storage.lock import FolderLock, prepare_folder
+from replicad.storage.reader import (
+    DecodeRecords,
+    Reader,
+    batches_from,
+    decode_body,
+    greatest_id,
+    log_end,
+    read_tree,
+    stored_tile,
+)
+
+# One row a batch. The ids, tiles and commit size of all the batches stand in the first row: `ids` a JSON list,
+# `tile_places` a JSON list of [level, index, start, length] in `tile_hashes`, start from 1.
+_APPEND_VIEW = """CREATE TEMP VIEW append AS SELECT 0 AS first_offset, 0 AS count, 0 AS epoch, 0 AS time_ms, 0 AS root,
+  0 AS signer, 0 AS signature, 0 AS body, 0 AS ids, 0 AS tile_places, 0 AS tile_hashes, 0 AS commit_size"""
+# Ids are inserted in their own order: where they are random, each page of the index is touched once a batch (20 % less
+# time a record at 4000 a batch), and where they are UUIDv7 the sort costs nothing that can be measured.
+_APPEND_TRIGGER = """CREATE TEMP TRIGGER append_row INSTEAD OF INSERT ON append BEGIN
+  INSERT INTO batches VALUES (NEW.first_offset, NEW.count, NEW.epoch, NEW.time_ms,
+                              NEW.root, NEW.signer, NEW.signature, NEW.body);
+  INSERT INTO ids SELECT value, key + NEW.first_offset FROM json_each(NEW.ids) ORDER BY value;
+  INSERT INTO tiles SELECT value ->> 0, value ->> 1, substr(NEW.tile_hashes, value ->> 2, value ->> 3)
+    FROM json_each(NEW.tile_places) WHERE true
+    ON CONFLICT (level, "index") DO UPDATE SET hashes = excluded.hashes;
+  UPDATE state SET commit_size = NEW.commit_size WHERE commit_size < NEW.commit_size;
+END"""
+_ROW = "(" + ", ".join("?" * 12) + ")"
+# Rows of one statement: few enough that the texts for 1 to 32 stay prepared, many enough that a step is worth its GIL.
+_ROWS_PER_STATEMENT = 32
+_APPEND = tuple(f"INSERT INTO append VALUES {', '.join([_ROW] * rows)}" for rows in range(_ROWS_PER_STATEMENT + 1))  # noqa: S608
+
+_DELETE_IDS = "DELETE FROM ids WHERE id IN (SELECT value FROM json_each(?))"
+
+# mxFrame, the number of committed frames in the WAL: https://www.sqlite.org/walformat.html, section 2.1, bytes 16..19
+# of the shared index, in the machine's byte order. SQLite tells it only to C.
+_WAL_FRAMES = struct.Struct("=I")
+_WAL_FRAMES_AT = 16
+# Readers that overlap all the time keep a WAL from starting over; at so many times CHECKPOINT_FRAMES the writer waits
+# for them (each reads for milliseconds), so that the file stays under 128 MiB and one transaction.
+_WAL_LIMIT_FACTOR = 8
+
+
+class SqliteStore:
+    """A node's log in ``data_dir``, made when it is missing; held against every other process until :meth:`close`.
+
+    Raises DataFolderError (in use, of another cluster, node or schema, writable by others), DamagedError,
+    DiskFullError, DiskFailedError. After a DiskFailedError every later writing call raises one too: what is on the
+    disk is not known until the node has started anew.
+
+    1. ``_size``, ``_commit_size`` and the promise are what is on disk: they move after the commit, never before.
+    """
+
+    def __init__(self, data_dir: Path, *, cluster: str, node: str, decode_records: DecodeRecords) -> None:
+        self._decode = decode_records
+        self._path = schema.database_path(data_dir)
+        self._failure: StorageError | None = None
+        self._checkpoint_at = schema.CHECKPOINT_FRAMES
+        self._wal_index = -1  # a handle, once the index is there
+        self._closed = False
+        prepare_folder(data_dir)
+        self._lock = FolderLock(data_dir)
+        try:
+            self._writer = schema.open_writer(self._path, cluster=cluster, node=node)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._reader = Reader(self._path, decode_records)
+        try:
+            with translated(f"open {self._path}"):
+                self._begin()
+        except BaseException:
+            self.close()
+            raise
+
+    def _begin(self) -> None:
+        self._writer.execute(_APPEND_VIEW)
+        self._writer.execute(_APPEND_TRIGGER)
+        end = log_end(self._writer)
+        self._size = end.size if end else 0
+        self._last_epoch = end.last_epoch if end else 0
+        row = self._writer.execute("SELECT promised_epoch, promised_to, commit_size FROM state").fetchone()
+        if row is None:
+            raise DamagedError(f"{self._path} has lost its state")
+        self._promised_epoch, self._promised_to, self._commit_size = row
+        if self._commit_size > self._size:
+            raise DamagedError(f"{self._path} ends at {self._size}, below its commit size {self._commit_size}")
+        # Held until all connections are closed: closing it would drop SQLite's own locks on that file.
+        self._wal_index = os.open(self._path.with_name(self._path.name + "-shm"), os.O_RDONLY | os.O_CLOEXEC)
+
+    def load(self) -> StoreState:
+        """The state to start from. Reads the last batches (255 records, and what shares a batch with them) and a tile a
+        level. Raises DamagedError when the tree that gives is not the last batch's."""
+        with translated(f"read {self._path}"):
+            tree = read_tree(self._writer, self._decode)
+            greatest = greatest_id(self._writer)
+        return StoreState(
+            size=self._size,
+            last_epoch=self._last_epoch,
+            promised_epoch=self._promised_epoch,
+            promised_to=self._promised_to,
+            greatest_id=greatest,
+            commit_size=self._commit_size,
+            tree=tree,
+        )
+
+    def append(self, appends: Sequence[Append], *, commit_size: int) -> None:
+        if not appends:
+            self.set_commit_size(commit_size)
+            return
+        end = check_appends(appends, size=self._size, commit_size=commit_size)
+        with self._writing("append"):
+            if len(appends) <= _ROWS_PER_STATEMENT:
+                self._append_rows(appends, commit_size)
+            else:
+                self._writer.execute("BEGIN IMMEDIATE")
+                for at in range(0, len(appends), _ROWS_PER_STATEMENT):
+                    self._append_rows(appends[at : at + _ROWS_PER_STATEMENT], commit_size)
+                self._writer.execute("COMMIT")
+        self._size = end
+        self._last_epoch = appends[-1].batch.epoch
+        self._commit_size = max(self._commit_size, commit_size)
+        self._checkpoint()
+
+    def _append_rows(self, appends: Sequence[Append], commit_size: int) -> None:
+        """One statement, one step; a transaction of its own when none is open."""
+        values: list[object] = []
+        places, hashes = _pack_tiles(appends)
+        ids = json.dumps([message_id for append in appends for message_id in append.ids])
+        shared: tuple[object, ...] = (ids, places, hashes, commit_size)
+        for append in appends:
+            batch = append.batch
+            values += (batch.first_offset, batch.count, batch.epoch, batch.time_ms)
+            values += (batch.root, batch.signer, batch.signature, batch.body)
+            values += shared
+            shared = (None, None, None, None)
+        self._writer.execute(_APPEND[len(appends)], values)
+
+    def set_promise(self, epoch: int, master: str) -> None:
+        check_promise(epoch, master, promised_epoch=self._promised_epoch, promised_to=self._promised_to)
+        if epoch == self._promised_epoch:
+            return
+        with self._writing("promise"):
+            self._writer.execute("UPDATE state SET promised_epoch = ?, promised_to = ?", (epoch, master))
+        self._promised_epoch, self._promised_to = epoch, master
+        self._checkpoint()
+
+    def set_commit_size(self, commit_size: int) -> None:
+        invariant(commit_size <= self._size, f"commit size {commit_size} beyond size {self._size}")
+        if commit_size <= self._commit_size:
+            return
+        with self._writing("commit size"):
+            self._writer.execute("UPDATE state SET commit_size = ?", (commit_size,))
+        self._commit_size = commit_size
+        self._checkpoint()
+
+    def truncate(self, size: int) -> Tree:
+        check_truncate(size, log_size=self._size, commit_size=self._commit_size)
+        with self._writing("truncate"):
+            self._writer.execute("BEGIN IMMEDIATE")
+            begins = self._writer.execute("SELECT 1 FROM batches WHERE first_offset = ?", (size,)).fetchone()
+            invariant(begins is not None or size == self._size, f"truncate to {size}: no batch begins there")
+            for batch in batches_from(self._writer, size):
+                self._delete_ids(batch)
+            self._writer.execute("DELETE FROM batches WHERE first_offset >= ?", (size,))
+            self._cut_tiles(size)
+            tree = read_tree(self._writer, self._decode)
+            end = log_end(self._writer)
+            self._writer.execute("COMMIT")
+        self._size = size
+        self._last_epoch = end.last_epoch if end else 0
+        self._checkpoint()
+        return tree
+
+    def _delete_ids(self, batch: Batch) -> None:
+        try:
+            ids = [parse_leaf(leaf).id for leaf in decode_body(batch, self._decode).leaves]
+        except ValueError as exc:
+            raise DamagedError(f"the batch at offset {batch.first_offset} holds no leaves: {exc}") from exc
+        deleted = self._writer.execute(_DELETE_IDS, (json.dumps(ids),)).rowcount
+        if deleted != batch.count:
+            raise DamagedError(f"of the {batch.count} ids at offset {batch.first_offset} {deleted} were in the index")
+
+    def _cut_tiles(self, size: int) -> None:
+        """Leave the tiles of a log of ``size`` records: the full ones, and the partial ones above level 0."""
+        kept_levels = 0
+        for level, index, length in partial_tiles(size):
+            kept = length if level else 0
+            if kept:
+                hashes = (stored_tile(self._writer, level, index) or b"")[: kept * HASH_BYTES]
+                if len(hashes) != kept * HASH_BYTES:
+                    raise DamagedError(f"tile ({level}, {index}) does not hold {kept} hashes")
+                self._writer.execute(
+                    'UPDATE tiles SET hashes = ? WHERE level = ? AND "index" = ?', (hashes, level, index)
+                )
+            self._writer.execute(
+                'DELETE FROM tiles WHERE level = ? AND "index" >= ?', (level, index + 1 if kept else index)
+            )
+            kept_levels = level + 1
+        self._writer.execute("DELETE FROM tiles WHERE level >= ?", (kept_levels,))
+
+    @contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        """What goes wrong inside has not happened: rolled back, and told in our own errors."""
+        invariant(not self._closed, "the store is closed")
+        if self._failure is not None:
+            raise DiskFailedError(f"{what}: the disk failed before ({self._failure})") from self._failure
+        try:
+            with translated(f"{what} in {self._path}"):
+                try:
+                    yield
+                finally:
+                    if self._writer.in_transaction:
+                        self._writer.execute("ROLLBACK")
+        except DiskFailedError as exc:
+            self._failure = exc
+            raise
+
+    def _wal_frames(self) -> int:
+        """Committed frames in the WAL now."""
+        frames: int = _WAL_FRAMES.unpack(os.pread(self._wal_index, _WAL_FRAMES.size, _WAL_FRAMES_AT))[0]
+        return frames
+
+    def _checkpoint(self) -> None:
+        """Move the WAL into the database when there is enough of it.
+
+        It runs when the caller's own change is in the WAL and synced, so it never raises: a failure of the disk is
+        raised by the next writing call, and a full one by the next that finds no room.
+        """
+        frames = self._wal_frames()
+        if frames < schema.CHECKPOINT_FRAMES:  # a new round of the WAL
+            self._checkpoint_at = schema.CHECKPOINT_FRAMES
+        if frames < self._checkpoint_at:
+            return
+        # A reader may hold the rest back: try again only when there is as much again, not at every commit.
+        self._checkpoint_at = frames + schema.CHECKPOINT_FRAMES
+        mode = "RESTART" if frames >= _WAL_LIMIT_FACTOR * schema.CHECKPOINT_FRAMES else "PASSIVE"
+        try:
+            with translated(f"checkpoint {self._path}"):
+                self._writer.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+        except DiskFullError:
+            pass
+        except StorageError as exc:
+            self._failure = exc
+
+    def read(self, from_offset: int, *, max_bytes: int, until_offset: int | None = None) -> list[Batch]:
+        return self._reader.read(from_offset, max_bytes=max_bytes, until_offset=until_offset)
+
+    def read_time(
+        self, from_offset: int, *, since_ms: int, until_ms: int, max_bytes: int, until_offset: int
+    ) -> list[Batch]:
+        return self._reader.read_time(
+            from_offset, since_ms=since_ms, until_ms=until_ms, max_bytes=max_bytes, until_offset=until_offset
+        )
+
+    def find_ids(self, ids: Sequence[str]) -> dict[str, int]:
+        return self._reader.find_ids(ids)
+
+    def tile(self, level: int, index: int) -> bytes | None:
+        return self._reader.tile(level, index)
+
+    def root_at(self, size: int) -> bytes:
+        return self._reader.root_at(size)
+
+    def close(self) -> None:
+        """Close the database and let the folder go. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._reader.close()
+        self._writer.close()
+        if self._wal_index >= 0:
+            os.close(self._wal_index)
+        self._lock.release()
+
+
+def _pack_tiles(appends: Sequence[Append]) -> tuple[str | None, bytes | None]:
+    """All tiles of the appends, each once, in its last form: where they are (JSON), and their hashes in one string."""
+    tiles: dict[tuple[int, int], Tile] = {}
+    for append in appends:
+        for tile in append.tiles:
+            tiles[tile.level, tile.index] = tile
+    if not tiles:
+        return None, None
+    places, start = [], 1
+    for tile in tiles.values():
+        places.append((tile.level, tile.index, start, len(tile.hashes)))
+        start += len(tile.hashes)
+    return json.dumps(places), b"".join(tile.hashes for tile in tiles.values())

@@ -1,0 +1,189 @@
+"""The streams between nodes: a master dials each worker; a worker takes what dials it.
+
+Owns dialling, backing off and the frames' way in and out. Must not know what the frames say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
+
+import grpc
+from grpc import aio
+
+from replicad.backoff import backoff_s
+from replicad.config import Timeouts
+from replicad.core.frames import AppendBatch, MasterFrame, Refused, WorkerFrame
+from replicad.core.worker import Worker
+from replicad.errors import PeerError
+from replicad.logs import Logger
+from replicad.runtime import Runtime
+from replicad.transport.calls import Context
+from replicad.wire.codec import decode_master_frame, decode_worker_frame, encode_master_frame, encode_worker_frame
+
+REPLICATE = "/replicad.wire.v1.Replication/Replicate"
+Encode = Callable[[Any], bytes]
+HANG_UP_S = 1.0  # for what was sent before; a peer that hangs would keep the stream for ever
+
+
+class Outbox:
+    """Frames on their way into one stream. What waits here is bounded by the worker's window and the answers to it."""
+
+    def __init__(self, encode: Encode) -> None:
+        self._encode = encode
+        self._frames: deque[bytes] = deque()
+        self._wake = asyncio.Event()
+        self.reason: str | None = None  # why no more is sent, once that is so
+        self.on_hang_up: Callable[[], object] = lambda: None
+
+    def send(self, frame: MasterFrame | WorkerFrame) -> None:
+        if self.reason is None:
+            self._frames.append(self._encode(frame))
+            self._wake.set()
+
+    def hang_up(self, reason: str) -> None:
+        if self.reason is None:
+            self.reason = reason
+            self._wake.set()
+            self.on_hang_up()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """The frames as they come; ends when it is hung up and all are out."""
+        while True:
+            while self._frames:
+                yield self._frames.popleft()
+            if self.reason is not None:
+                return
+            self._wake.clear()
+            await self._wake.wait()
+
+
+class MasterFrameEncoder:
+    """Encodes a batch once for all the workers it is sent to."""
+
+    def __init__(self) -> None:
+        self._last: tuple[AppendBatch, bytes] | None = None
+
+    def __call__(self, frame: MasterFrame) -> bytes:
+        if not isinstance(frame, AppendBatch):
+            return encode_master_frame(frame)
+        last = self._last
+        if last is not None and last[0].batch is frame.batch and last[0].commit_size == frame.commit_size:
+            return last[1]
+        encoded = encode_master_frame(frame)
+        self._last = (frame, encoded)
+        return encoded
+
+
+class Dialer:
+    """The master's way to one worker: dials, and dials again, until it is stopped."""
+
+    def __init__(
+        self,
+        name: str,
+        address: str,
+        runtime: Runtime,
+        *,
+        encode: Encode,
+        metadata: tuple[tuple[str, str], ...],
+        timeouts: Timeouts,
+        log: Logger,
+    ) -> None:
+        self._name, self._address, self._runtime = name, address, runtime
+        self._encode, self._metadata, self._timeouts, self._log = encode, metadata, timeouts, log
+        self._rng = random.Random()  # noqa: S311 - jitter
+
+    async def run(self) -> None:
+        """Keep a stream to the worker; back off with jitter while it can't be had."""
+        attempt = 0
+        while True:
+            was_up, reason = await self._stream()
+            attempt = 0 if was_up else attempt + 1
+            if attempt == 1:
+                self._log.info("unreachable", f"{self._name}: {reason}", peer=self._name, address=self._address)
+            timeouts = self._timeouts
+            low, high = timeouts.reconnect_min_s, timeouts.reconnect_max_s
+            await asyncio.sleep(backoff_s(attempt, low_s=low, high_s=high, rng=self._rng))
+
+    async def _stream(self) -> tuple[bool, str]:
+        """One stream, from dialling to its end: whether the worker answered in it, and why it ended."""
+        outbox = Outbox(self._encode)
+        loop, answered, reason, up = asyncio.get_running_loop(), False, "the stream ended", False
+        async with aio.insecure_channel(self._address, options=_CHANNEL) as channel:
+            try:
+                async with asyncio.timeout(self._timeouts.unhealthy_s):
+                    await channel.channel_ready()
+                replicate: aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(REPLICATE)
+                call = replicate(aiter(outbox), metadata=self._metadata)
+                up = True
+                outbox.on_hang_up = lambda: loop.call_later(HANG_UP_S, call.cancel)
+                self._runtime.peer_up(self._name, outbox)
+                while (data := await call.read()) is not aio.EOF:
+                    answered = True
+                    self._runtime.frame_arrived(self._name, outbox, decode_worker_frame(cast(bytes, data)))
+                reason = await call.details() or reason
+            except TimeoutError:
+                reason = f"no connection to {self._address} within {self._timeouts.unhealthy_s:g} s"
+            except PeerError as exc:
+                reason = f"{exc.reason}: {exc}"
+            except aio.AioRpcError as exc:
+                reason = f"{exc.code().name}: {exc.details()}"
+            finally:
+                if up:
+                    outbox.hang_up(reason)
+                    self._runtime.peer_down(self._name, outbox, outbox.reason or reason)
+        return answered, outbox.reason or reason
+
+
+class Acceptor:
+    """The worker's side: the handler of Replicate. Each stream is a peer of its own to the machine."""
+
+    def __init__(self, runtime: Runtime, *, log: Logger) -> None:
+        self._runtime, self._log = runtime, log
+        self._streams = itertools.count(1)
+
+    async def replicate(self, requests: object, context: Context, author: str) -> AsyncIterator[bytes]:
+        """The handler of Replicate."""
+        del requests, author
+        if not isinstance(self._runtime.machine, Worker):
+            refused = Refused("role", "this node is a master too: see role in the config of both", 0)
+            yield encode_worker_frame(refused)
+            return
+        peer, outbox = f"stream-{next(self._streams)}", Outbox(encode_worker_frame)
+        self._runtime.peer_up(peer, outbox)
+        reader = asyncio.create_task(self._read(peer, outbox, context))
+        try:
+            async for data in outbox:
+                yield data
+        finally:
+            reader.cancel()
+            self._runtime.peer_down(peer, outbox, outbox.reason or "the master's stream ended")
+
+    async def _read(self, peer: str, outbox: Outbox, context: Context) -> None:
+        reason = "the master ended the stream"
+        try:
+            while (data := await context.read()) is not aio.EOF:
+                self._runtime.frame_arrived(peer, outbox, decode_master_frame(data))
+        except PeerError as exc:
+            reason = f"{exc.reason}: {exc}"
+            self._log.error("refused", f"a frame of {context.peer()} is malformed: {exc}", reason=exc.reason)
+            outbox.send(Refused(exc.reason, str(exc), 0))
+        except (grpc.RpcError, asyncio.CancelledError):
+            reason = "the master's stream broke"
+        finally:
+            outbox.hang_up(reason)
+
+
+_CHANNEL = [
+    ("grpc.max_receive_message_length", -1),  # a worker's Supply holds whole batches
+    ("grpc.max_send_message_length", -1),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.enable_http_proxy", 0),  # nodes are neighbours: a proxy meant for the web is not between them
+    ("grpc.use_local_subchannel_pool", 1),  # a new channel dials anew, with no backoff from the last one
+]

@@ -1,0 +1,171 @@
+"""PostStream on the server: many frames under way on one stream, answered in the order they are done.
+
+Owns the stream's pace. Must not know how a frame gets its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+from grpc import aio
+
+from replicad.config import Config
+from replicad.core.concern import resolve
+from replicad.core.effects import FrameResult
+from replicad.core.master import Master
+from replicad.errors import NotMaster, OutcomeUnknown, RateLimited, ServiceError, TooLarge, Unavailable
+from replicad.runtime import Runtime
+from replicad.transport.calls import Context
+from replicad.wire.codec import (
+    FrameError,
+    PostFrame,
+    PostFrameResult,
+    PostRun,
+    decode_post_frame,
+    decode_post_request,
+    encode_post_results,
+)
+
+MAX_TIMEOUT_S = 3600.0  # a frame that waits longer is a client that forgot
+
+
+class Posting:
+    """Takes frames from clients to the runtime."""
+
+    def __init__(self, runtime: Runtime, config: Config) -> None:
+        self._runtime, self._config = runtime, config
+        self.stopping = False
+
+    def submit(self, frame: PostFrame, author: str, results: PostResults) -> None:
+        """Submit a decoded frame; its result arrives at ``results``."""
+        try:
+            self._check(frame)
+            concern = self._config.write_concern
+            nodes = resolve(frame.write_concern or concern.default, voters=self._config.voters)
+            timeout_s = frame.timeout_ms / 1000 or concern.timeout_s
+            deadline = asyncio.get_running_loop().time() + min(timeout_s, MAX_TIMEOUT_S)
+        except ServiceError as exc:
+            results.refused(frame.sequence, exc)
+            return
+        answered = results.expect(frame.sequence)
+        self._runtime.submit(frame.messages, author=author, nodes=nodes, deadline=deadline, answered=answered)
+
+    def _check(self, frame: PostFrame) -> None:
+        runtime, limits = self._runtime, self._config.limits
+        if not isinstance(runtime.machine, Master):
+            master = runtime.machine.master
+            address = next((node.address for node in self._config.nodes if node.name == master), "")
+            known = f"the master is {master} at {address}" if master else "it does not know the master yet"
+            raise NotMaster(f"{self._config.node} is a worker; {known}", master=master, master_address=address)
+        if self.stopping:
+            raise Unavailable(f"{self._config.node} is stopping", retry_after_s=0.5)
+        if len(frame.messages) > limits.batch_records:
+            raise TooLarge(
+                f"the frame has {len(frame.messages)} messages, at most {limits.batch_records} are taken "
+                "(limits.batch_records); send fewer in a frame"
+            )
+
+    async def post_stream(self, requests: object, context: Context, author: str) -> AsyncIterator[bytes]:
+        """The handler of PostStream."""
+        del requests  # read by context.read(), which costs less than the iterator
+        results = PostResults(self._config.limits.stream_frames)
+        reader = asyncio.create_task(self._read(context, author, results))
+        try:
+            while (answer := await results.next()) is not None:
+                yield answer
+            await reader
+        finally:
+            reader.cancel()
+
+    async def _read(self, context: Context, author: str, results: PostResults) -> None:
+        limits = self._config.limits
+        try:
+            while (data := await context.read()) is not aio.EOF:
+                try:
+                    frame = decode_post_frame(data, payload_bytes=limits.payload_bytes, frame_bytes=limits.frame_bytes)
+                except FrameError as exc:
+                    results.refused(exc.sequence, exc.error)
+                    continue
+                if results.full:
+                    text = f"{limits.stream_frames} frames of this stream wait for an answer (limits.stream_frames)"
+                    results.refused(frame.sequence, RateLimited(text, retry_after_s=0.1))
+                    continue
+                self.submit(frame, author, results)
+                await self._runtime.wait_for_room(limits.queue_bytes)
+        finally:
+            results.no_more()
+
+    async def post(self, request: bytes, author: str) -> PostFrameResult:
+        """A single post, as a frame of one."""
+        frame = decode_post_request(request, payload_bytes=self._config.limits.payload_bytes)
+        results = PostResults(1)
+        self.submit(frame, author, results)
+        await self._runtime.wait_for_room(self._config.limits.queue_bytes)
+        return await results.only()
+
+
+class PostResults:
+    """The answers of one stream, from the runtime's callbacks to the stream's writer."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._ready: list[PostFrameResult] = []
+        self._expected = 0
+        self._ended = False
+        self._wake = asyncio.Event()
+
+    @property
+    def full(self) -> bool:
+        return self._expected >= self._limit
+
+    def expect(self, sequence: int) -> Callable[[FrameResult], None]:
+        """A callback for the frame's result."""
+        self._expected += 1
+
+        def answered(result: FrameResult) -> None:
+            self._expected -= 1
+            runs = tuple(PostRun(r.first_index, r.count, r.first_offset, r.duplicate) for r in result.runs)
+            self._put(PostFrameResult(sequence, runs, tuple(result.errors), result.error, result.nodes))
+
+        return answered
+
+    def refused(self, sequence: int, error: ServiceError) -> None:
+        self._put(PostFrameResult(sequence, error=error))
+
+    def _put(self, result: PostFrameResult) -> None:
+        self._ready.append(result)
+        self._wake.set()
+
+    def no_more(self) -> None:
+        """The client sends no more frames."""
+        self._ended = True
+        self._wake.set()
+
+    async def next(self) -> bytes | None:
+        """All answers that are ready, as one message; None when there will be no more."""
+        while not self._ready:
+            if self._ended and not self._expected:
+                return None
+            self._wake.clear()
+            await self._wake.wait()
+        ready, self._ready = self._ready, []
+        return encode_post_results(ready)
+
+    async def only(self) -> PostFrameResult:
+        """The one answer of a frame that stands alone."""
+        while not self._ready:
+            self._wake.clear()
+            await self._wake.wait()
+        return self._ready.pop()
+
+
+def only_outcome(result: PostFrameResult) -> tuple[int, bool, int]:
+    """(offset, duplicate, nodes) of a frame of one message; raises its error."""
+    if result.error is not None:
+        raise result.error
+    for _, error in result.errors:
+        raise error
+    for run in result.runs:
+        return run.first_offset, run.duplicate, result.nodes
+    raise OutcomeUnknown("the master gave no result for the message")

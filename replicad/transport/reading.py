@@ -1,0 +1,121 @@
+"""List and Tail: stored bodies go out as they are; only the first and the last are cut.
+
+Owns ranges, levels and the pace of reading. Must not know who reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import cast
+
+from replicad.config import Config
+from replicad.core.batch import Batch
+from replicad.core.master import Master
+from replicad.errors import BadRequest, NotMaster, Unavailable
+from replicad.runtime import LEVELS, Runtime
+from replicad.transport.calls import Context, parse_request
+from replicad.wire.codec import decode_records, encode_list_response, encode_records
+from replicad.wire.v1 import log_pb2 as pb
+
+TAIL_BEAT_S = 1.0  # an idle tail says so this often: who follows finds a dead node soon
+FOREVER_MS = (1 << 63) - 1
+
+
+class Reading:
+    def __init__(self, runtime: Runtime, config: Config) -> None:
+        self._runtime, self._config = runtime, config
+
+    async def list_records(self, request: bytes, context: Context, author: str) -> AsyncIterator[bytes]:
+        """The handler of List."""
+        del context, author
+        query = parse_request(pb.ListRequest, request)
+        level = await self._level(query.level, LEVELS)
+        if query.HasField("min_offset"):
+            await self._wait_for(level, query.min_offset)
+        stop = await self._runtime.visible_size(level)
+        commit_size = await self._runtime.visible_size("committed")
+        left = query.limit or FOREVER_MS
+        if query.HasField("since_ms") or query.HasField("until_ms"):
+            since_ms, until_ms = query.since_ms, query.until_ms if query.HasField("until_ms") else FOREVER_MS
+        else:
+            since_ms, until_ms = None, None
+            stop = min(stop, query.from_offset + left)
+        offset, sent = query.from_offset, False
+        reading = self._read(offset, stop, since_ms, until_ms)
+        while batches := await reading:
+            offset, sent = batches[-1].end, True
+            reading = self._read(offset, stop, since_ms, until_ms)  # the disk works while this part goes out
+            bodies = []
+            for batch in batches:
+                start, end = max(query.from_offset, batch.first_offset), min(stop, batch.end)
+                end = min(end, start + left)
+                left -= max(0, end - start)
+                bodies.append(_cut(batch, start, end))
+            yield encode_list_response(commit_size, [body for body in bodies if body])
+            if left <= 0:
+                await reading
+                return
+        if not sent:
+            yield encode_list_response(commit_size, [])  # an empty answer still tells the commit size
+
+    async def tail(self, request: bytes, context: Context, author: str) -> AsyncIterator[bytes]:
+        """The handler of Tail. Begins with an empty response, so that the follower knows it is heard."""
+        del context, author
+        query = parse_request(pb.TailRequest, request)
+        level = await self._level(query.level, LEVELS[:2])
+        offset = query.from_offset
+        yield encode_list_response(await self._runtime.visible_size("committed"), [])
+        while True:
+            if not await self._runtime.wait_for_size(level, offset + 1, TAIL_BEAT_S):
+                yield encode_list_response(await self._runtime.visible_size("committed"), [])
+                continue
+            stop = await self._runtime.visible_size(level)
+            commit_size = await self._runtime.visible_size("committed")
+            while offset < stop and (batches := await self._read(offset, stop, None, None)):
+                bodies = [_cut(batch, max(offset, batch.first_offset), min(stop, batch.end)) for batch in batches]
+                offset = min(stop, batches[-1].end)
+                yield encode_list_response(commit_size, bodies)
+
+    async def _level(self, level: str, allowed: tuple[str, ...]) -> str:
+        level = level or "committed"
+        if level not in allowed:
+            raise BadRequest(f"level {level[:32]!r} is not one of {', '.join(allowed)}")
+        if level == "linearizable":
+            machine = self._runtime.machine
+            if not isinstance(machine, Master):
+                address = next((n.address for n in self._config.nodes if n.name == machine.master), "")
+                raise NotMaster(
+                    "a linearizable read is answered by the master", master=machine.master, master_address=address
+                )
+            await self._runtime.confirm_master(self._config.timeouts.read_wait_s)
+        return level
+
+    async def _wait_for(self, level: str, offset: int) -> None:
+        wait_s = self._config.timeouts.read_wait_s
+        if not await self._runtime.wait_for_size(level, offset + 1, wait_s):
+            raise Unavailable(
+                f"{self._config.node} has {self._runtime.machine.log.stored_size} records, "
+                f"{self._runtime.machine.log.commit_size} committed; offset {offset} did not come within {wait_s:g} s"
+            )
+
+    def _read(self, offset: int, stop: int, since_ms: int | None, until_ms: int | None) -> asyncio.Future[list[Batch]]:
+        store, max_bytes = self._runtime.store, self._config.limits.read_bytes
+        if since_ms is None or until_ms is None:
+            future = self._runtime.disk.read(lambda: store.read(offset, max_bytes=max_bytes, until_offset=stop))
+        else:
+            future = self._runtime.disk.read(
+                lambda: store.read_time(
+                    offset, since_ms=since_ms, until_ms=until_ms, max_bytes=max_bytes, until_offset=stop
+                )
+            )
+        return cast("asyncio.Future[list[Batch]]", future)
+
+
+def _cut(batch: Batch, start: int, end: int) -> bytes:
+    """The body with the records from offset ``start`` up to ``end``: as it is stored, where that is all of it."""
+    if start == batch.first_offset and end == batch.end:
+        return batch.body
+    if start >= end:
+        return b""
+    return encode_records(decode_records(batch.body).cut(start - batch.first_offset, end - batch.first_offset))

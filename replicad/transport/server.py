@@ -1,0 +1,110 @@
+"""The gRPC server: which method is served by whom. A table, so that serializers can be raw bytes.
+
+Owns the listening port. Must not know what the methods do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+from grpc import aio
+
+from replicad.config import Config
+from replicad.errors import OperatorError
+from replicad.logs import Logger
+from replicad.runtime import Runtime
+from replicad.transport.calls import Gate, options
+from replicad.transport.health import Health
+from replicad.transport.links import Acceptor
+from replicad.transport.poststream import Posting, only_outcome
+from replicad.transport.reading import Reading
+from replicad.transport.reflection import SERVICES as REFLECTION
+from replicad.transport.reflection import Reflection
+from replicad.transport.status import Status
+from replicad.wire.v1 import health_pb2, log_pb2, replication_pb2
+
+LOG = "replicad.wire.v1.Log"
+REPLICATION = "replicad.wire.v1.Replication"
+HEALTH = "grpc.health.v1.Health"
+RECORD_OVERHEAD_BYTES = 600  # leaf, salt and framing of one record, at the longest id and author
+
+
+class Server:
+    """1. ``start`` returns when the port takes calls, or raises OperatorError."""
+
+    def __init__(self, config: Config, runtime: Runtime, *, log: Logger) -> None:
+        self._config, self._runtime, self._log = config, runtime, log
+        self.health = Health()
+        self.posting = Posting(runtime, config)
+        limits = config.limits
+        self._gate = Gate(token=config.auth_token, streams=limits.streams, connections=limits.connections, log=log)
+        records = limits.batch_records * RECORD_OVERHEAD_BYTES
+        # The largest message is a master's batch: one whole frame of a client at the most, and its records' leaves.
+        message_bytes = limits.payload_bytes + max(limits.frame_bytes, limits.batch_bytes) + records + (1 << 20)
+        self._server = aio.server(options=options(message_bytes=message_bytes, streams=limits.streams))
+        for service, methods in self._methods().items():
+            handler = grpc.method_handlers_generic_handler(service, methods)
+            self._server.add_generic_rpc_handlers((handler,))
+
+    def _methods(self) -> dict[str, dict[str, Any]]:
+        gate, reading, status = self._gate, Reading(self._runtime, self._config), Status(self._runtime, self._config)
+        acceptor = Acceptor(self._runtime, log=self._log)
+        services: dict[str, dict[str, Any]] = {
+            LOG: {
+                "Post": _unary(gate.unary(self._post)),
+                "PostStream": _both(gate.streaming(self.posting.post_stream)),
+                "List": _down(gate.streaming(reading.list_records)),
+                "Tail": _down(gate.streaming(reading.tail)),
+                "Outcome": _unary(gate.unary(status.outcome)),
+                "Status": _unary(gate.unary(status.status)),
+            },
+            REPLICATION: {"Replicate": _both(gate.streaming(acceptor.replicate))},
+            HEALTH: {"Check": _unary(self.health.check), "Watch": _down(self.health.watch)},
+        }
+        if self._config.reflection:
+            files = [module.DESCRIPTOR for module in (log_pb2, replication_pb2, health_pb2)]
+            for service, protocol in REFLECTION.items():
+                services[service] = {"ServerReflectionInfo": _both(Reflection(protocol, files).info)}
+        return services
+
+    async def _post(self, request: bytes, author: str) -> bytes:
+        offset, duplicate, nodes = only_outcome(await self.posting.post(request, author))
+        code, name = (409, "DUPLICATE_RECEIVED") if duplicate else (200, "OK")
+        return log_pb2.PostResponse(
+            code=code, name=name, offset=offset, duplicate=duplicate, nodes=nodes
+        ).SerializeToString()
+
+    async def start(self) -> None:
+        listen = self._config.listen
+        refusal = OperatorError(f"cannot listen on {listen}: is another program there? change listen or PORT")
+        try:
+            port = self._server.add_insecure_port(listen)
+        except RuntimeError as exc:
+            raise refusal from exc
+        if not port:
+            raise refusal
+        await self._server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Answer what is under way for up to ``grace_s`` seconds; then end all calls."""
+        self.posting.stopping = True
+        self.health.set_serving(False)
+        await self._runtime.drained(grace_s)
+        await self._server.stop(STOP_CALLS_S)
+
+
+STOP_CALLS_S = 0.5  # for the last answers to go out; tails and replication would never end by themselves
+
+
+def _unary(handler: Callable[..., Any]) -> Any:
+    return grpc.unary_unary_rpc_method_handler(handler)
+
+
+def _down(handler: Callable[..., Any]) -> Any:
+    return grpc.unary_stream_rpc_method_handler(handler)
+
+
+def _both(handler: Callable[..., Any]) -> Any:
+    return grpc.stream_stream_rpc_method_handler(handler)

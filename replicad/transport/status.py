@@ -1,0 +1,114 @@
+"""Status and Outcome: what a node knows of itself, of the others and of one id.
+
+Owns how a node describes itself. Must not know how the answer is shown.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import cast
+
+from replicad import __version__
+from replicad.config import Config
+from replicad.core.master import Master
+from replicad.core.record import parse_leaf
+from replicad.errors import BadRequest, NotFound, Unavailable
+from replicad.runtime import Runtime, read_contents
+from replicad.transport.calls import parse_request
+from replicad.wire.codec import decode_records
+from replicad.wire.v1 import log_pb2 as pb
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+class Status:
+    def __init__(self, runtime: Runtime, config: Config) -> None:
+        self._runtime, self._config = runtime, config
+        self._started = time.monotonic()
+
+    async def status(self, request: bytes, author: str) -> bytes:
+        """The handler of Status."""
+        del author
+        parse_request(pb.StatusRequest, request)
+        runtime, config, machine = self._runtime, self._config, self._runtime.machine
+        log = machine.log
+        commit_size = await runtime.visible_size("committed")
+        size = log.stored_size
+        root = log.known_root(size)
+        if root is None:
+            root = cast(bytes, await runtime.disk.read(lambda: runtime.store.root_at(size)))
+        master = config.node if isinstance(machine, Master) else machine.master
+        return pb.StatusResponse(
+            cluster=config.cluster,
+            node=config.node,
+            version=__version__,
+            role=config.role,
+            state=machine.state.value,
+            epoch=machine.epoch,
+            size=size,
+            commit_size=commit_size,
+            root=root,
+            master=master,
+            master_address=next((node.address for node in config.nodes if node.name == master), ""),
+            uptime_ms=int((time.monotonic() - self._started) * 1000),
+            rss_bytes=rss_bytes(),
+            nodes=self._nodes(),
+            commit_quorum=config.commit_quorum,
+            detail=machine.detail,
+        ).SerializeToString()
+
+    def _nodes(self) -> list[pb.NodeStatus]:
+        machine, config = self._runtime.machine, self._config
+        nodes = []
+        for node in config.nodes:
+            seen = pb.NodeStatus(name=node.name, address=node.address, role="worker", health="unknown")
+            if node.name == config.node:
+                seen.role, seen.health, seen.size = config.role, "self", machine.log.stored_size
+            elif isinstance(machine, Master):
+                worker = machine.workers[node.name]
+                seen.health, seen.size, seen.detail = worker.health.value, worker.acked_size, worker.detail
+                seen.lag = max(0, machine.log.stored_size - worker.acked_size)
+            elif node.name == machine.master:
+                seen.role = "master"
+            nodes.append(seen)
+        return nodes
+
+    async def outcome(self, request: bytes, author: str) -> bytes:
+        """The handler of Outcome. NOT_FOUND when this node's log does not have the id."""
+        del author
+        message_id = parse_request(pb.OutcomeRequest, request).id
+        if not message_id:
+            raise BadRequest("id is empty; name the id to ask for")
+        runtime, machine = self._runtime, self._runtime.machine
+        offset = await self._offset(message_id)
+        contents = await runtime.disk.read(lambda: read_contents(runtime.store, [offset], decode_records))
+        leaf = parse_leaf(cast("dict[int, object]", contents)[offset].leaf)  # type: ignore[attr-defined]
+        nodes = machine.nodes_with(offset + 1) if isinstance(machine, Master) else 1
+        committed = await runtime.visible_size("committed") > offset
+        return pb.OutcomeResponse(
+            offset=offset, epoch=leaf.epoch, time_ms=leaf.time_ms, committed=committed, nodes=nodes
+        ).SerializeToString()
+
+    async def _offset(self, message_id: str) -> int:
+        """Where the id stands on this node's disk; one that is on its way there is waited for."""
+        runtime, machine = self._runtime, self._runtime.machine
+        offset = machine.posts.ids.get(message_id) if isinstance(machine, Master) else None
+        if offset is not None:
+            wait_s = self._config.timeouts.read_wait_s
+            if not await runtime.wait_for_size("local", offset + 1, wait_s):
+                raise Unavailable(f"offset {offset} is not on this node's disk yet after {wait_s:g} s")
+        found = cast("dict[str, int]", await runtime.disk.read(lambda: runtime.store.find_ids([message_id])))
+        if message_id not in found:
+            where = "the log" if isinstance(machine, Master) else f"the log of {self._config.node}, a worker"
+            raise NotFound(f"id {message_id!r} is not in {where}")
+        return found[message_id]
+
+
+def rss_bytes() -> int:
+    """This process's resident memory, from /proc (proc_pid_statm(5)); 0 where there is none."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE_BYTES
+    except (OSError, ValueError, IndexError):
+        return 0

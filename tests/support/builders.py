@@ -1,0 +1,116 @@
+"""Builders for tests of the core: keys, messages, sealed batches, starting states. The real parts, never stand-ins.
+
+Everything is a function of its arguments: the same call gives the same bytes, so that a failure reads the same twice.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from functools import cache
+from hashlib import sha256
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from replicad.core.batch import Append
+from replicad.core.record import Messages, encode_headers
+from replicad.core.seal import Part, Sealer
+from replicad.core.settings import Settings
+from replicad.core.start import StoreState
+from replicad.core.tree import Tree
+from replicad.keys import Signer, Verifier
+from replicad.wire.codec import encode_records
+
+CLUSTER = "test"
+NODES = ("n1", "n2", "n3", "n4", "n5")
+WALL_MS = 1_700_000_000_000
+
+
+@cache
+def signer(node: str) -> Signer:
+    """The node's own Ed25519 key: real, and the same in every test."""
+    return Signer(node, Ed25519PrivateKey.from_private_bytes(sha256(b"test key of " + node.encode()).digest()))
+
+
+def verifiers(nodes: Sequence[str] = NODES) -> dict[str, Verifier]:
+    """The public keys that a config of these nodes has."""
+    return {node: signer(node).verifier for node in nodes}
+
+
+def settings(node: str = "n1", *, voters: int = 3, cluster: str = CLUSTER) -> Settings:
+    """The settings of ``node`` in a cluster of the first ``voters`` of :data:`NODES`; change them with ``replace``."""
+    return Settings(cluster=cluster, node=node, workers=tuple(name for name in NODES[:voters] if name != node))
+
+
+def messages(
+    *ids: str,
+    payloads: Sequence[bytes] | None = None,
+    headers: Sequence[Mapping[str, str]] = (),
+) -> Messages:
+    """Messages with these ids; a payload names its id unless given."""
+    bodies = [b"payload of " + message_id.encode() for message_id in ids] if payloads is None else list(payloads)
+    encoded = [encode_headers(each) for each in headers]
+    return Messages(list(ids), bodies, encoded, sum(map(len, bodies)) + sum(map(len, encoded)))
+
+
+def sealer(node: str = "n1", *, cluster: str = CLUSTER, seed: int = 0) -> Sealer:
+    """A sealer with the node's real key and seeded salts: no two seeds or nodes give a record the same salt."""
+    salts = random.Random(f"{node} {seed}").randbytes
+    return Sealer(cluster, node, signer(node).sign, encode_records, salts)
+
+
+class LogBuilder:
+    """A log as masters make it, batch by batch. ``appends`` is all of it, ``tree`` its tree."""
+
+    def __init__(self, node: str = "n1", *, epoch: int = 1, seed: int = 0, cluster: str = CLUSTER) -> None:
+        self.node, self.epoch = node, epoch
+        self.tree = Tree()
+        self.appends: list[Append] = []
+        self.time_ms = WALL_MS
+        self._cluster, self._seed = cluster, seed
+        self._sealers: dict[str, Sealer] = {}
+
+    @property
+    def size(self) -> int:
+        return self.tree.size
+
+    @property
+    def last_epoch(self) -> int:
+        return self.appends[-1].batch.epoch if self.appends else 0
+
+    def add(self, count: int = 1, *, prefix: str = "m") -> Append:
+        """The next batch, of ``count`` messages whose ids have their offsets in them."""
+        ids = [f"{prefix}-{offset:06}" for offset in range(self.size, self.size + count)]
+        return self.add_messages(messages(*ids))
+
+    def add_messages(self, *batch: Messages, author: str = "anonymous") -> Append:
+        """The next batch, of these messages."""
+        self.time_ms += 1
+        append = self._sealer().seal(
+            [Part(each, author) for each in batch], tree=self.tree, epoch=self.epoch, time_ms=self.time_ms
+        )
+        self.appends.append(append)
+        return append
+
+    def add_epoch(self, epoch: int, *, node: str | None = None) -> Append:
+        """Begin a new epoch, with its first record, under ``node`` if it is named."""
+        self.epoch, self.node = epoch, node or self.node
+        return self.add_messages(messages(f"replicad:epoch:{epoch}", payloads=[b""]), author=f"node:{self.node}")
+
+    def fork(self, node: str | None = None, *, epoch: int | None = None, seed: int = 1) -> LogBuilder:
+        """Another log that has been the same up to now and goes its own way from here on."""
+        other = LogBuilder(node or self.node, epoch=epoch or self.epoch, seed=seed, cluster=self._cluster)
+        other.tree, other.appends, other.time_ms = self.tree.copy(), list(self.appends), self.time_ms
+        return other
+
+    def _sealer(self) -> Sealer:
+        if self.node not in self._sealers:
+            self._sealers[self.node] = sealer(self.node, cluster=self._cluster, seed=self._seed)
+        return self._sealers[self.node]
+
+
+def empty_start() -> StoreState:
+    """What a node with an empty data folder starts from."""
+    return StoreState(
+        size=0, last_epoch=0, promised_epoch=0, promised_to="", greatest_id="", commit_size=0, tree=Tree()
+    )

@@ -1,0 +1,280 @@
+"""The config file: where each fault stands in it, what YAML allows and we do not, and the example that ships."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from replicad.config import Config
+from replicad.configfile import FILE_BYTES, load
+from replicad.configkeys import Section, walk_keys
+from replicad.errors import ConfigError
+from replicad.keys import Signer, generate
+
+SHARED_FOLDER = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+EXAMPLE = Path(__file__).parents[2] / "packaging" / "examples" / "replicad.yaml"
+
+
+def vkey(name: str) -> str:
+    seed = hashlib.sha256(name.encode()).digest()
+    return Signer(name, Ed25519PrivateKey.from_private_bytes(seed)).verifier.line
+
+
+GOOD = f"""\
+# line 1
+cluster: example
+node: node-1
+role: master
+listen: 127.0.0.1:50052
+data_dir: data
+key: /etc/replicad/node.key
+nodes:
+  - name: node-1
+    address: 127.0.0.1:50052
+    public_key: {vkey("node-1")}
+  - name: node-2
+    address: 127.0.0.1:50053
+    public_key: {vkey("node-2")}
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "replicad.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def faults_in(path: Path, env: dict[str, str] | None = None) -> list[str]:
+    """The faults, without the folder of the file."""
+    with pytest.raises(ConfigError) as caught:
+        load(path, env or {})
+    return [fault.replace(f"{path.parent}/", "") for fault in caught.value.faults]
+
+
+def test_a_good_file_gives_its_config_and_relative_paths_count_from_its_folder(tmp_path: Path) -> None:
+    config = load(write(tmp_path, GOOD), {})
+    assert config.data_dir == str(tmp_path / "data")
+    assert config.key_file == "/etc/replicad/node.key"
+    assert [node.name for node in config.nodes] == ["node-1", "node-2"]
+
+
+def test_a_relative_path_of_the_file_itself_is_as_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, GOOD)
+    monkeypatch.chdir(tmp_path)
+    assert load("replicad.yaml", {}).data_dir == str(tmp_path / "data")
+
+
+def test_the_environment_of_the_process_counts_when_none_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORT", "6000")
+    assert load(write(tmp_path, GOOD)).listen == "127.0.0.1:6000"
+
+
+#: what is changed in GOOD: (pattern, replacement, the one fault's beginning, words of its remedy)
+FAULTS: dict[str, tuple[str, str, str, str]] = {
+    "bad value": ("50053", "x", "replicad.yaml:13: nodes[1].address: '127.0.0.1:x' is not HOST:PORT", "write it like"),
+    "value on a line of its own": ("role: master", "role:\n    boss", "replicad.yaml:5: role: is 'boss'", "worker"),
+    "unknown key": ("role:", "rolle: x\nrole:", "replicad.yaml:4: rolle: no such key", "did you mean role?"),
+    "missing key of a node": (
+        "    address: 127.0.0.1:50053\n",
+        "",
+        "replicad.yaml:12: nodes[1].address: is missing",
+        "HOST:PORT",
+    ),
+    "missing key": ("cluster: example\n", "", "replicad.yaml:1: cluster: is missing", "add it"),
+    "section that is none": (
+        "role: master",
+        "role: master\nlimits: 5",
+        "replicad.yaml:5: limits: is 5",
+        "payload, batch",
+    ),
+    "rule between keys": (
+        "role: master",
+        "role: master\ntimeouts:\n  stop: 3s\n  heartbeat: 5s",
+        "replicad.yaml:7: timeouts.heartbeat: 5s is not below timeouts.suspect (2s)",
+        "raise timeouts.suspect",
+    ),
+    "YAML on": ("cluster: example", "cluster: on", "replicad.yaml:2: cluster: is true (YAML reads on", "quotes"),
+    "key that is YAML on": ("role: master", "role: master\non: 1", "replicad.yaml:5: on: no such key", "known here"),
+    "date": ("example", "2024-01-02", "replicad.yaml:2: cluster: is a date, not text", "quotes"),
+    "date that there is not": (
+        "example",
+        "2024-13-02",
+        "replicad.yaml:2: cluster: can't be read as YAML's 'timestamp'",
+        "put text in quotes",
+    ),
+    "number without end": (
+        "example",
+        "9" * 5000,
+        "replicad.yaml:2: cluster: can't be read as YAML's 'int'",
+        "plain value",
+    ),
+    "key twice": (
+        "role: master",
+        "role: master\ncluster: other",
+        "replicad.yaml:5: cluster: stands in line 2 already",
+        "keep one of the two",
+    ),
+    "key of a node twice": (
+        "    address: 127.0.0.1:50053",
+        "    address: 127.0.0.1:50053\n    address: 127.0.0.1:50053",
+        "replicad.yaml:14: nodes[1].address: stands in line 13 already",
+        "keep one",
+    ),
+    "alias": (
+        "data_dir: data",
+        "data_dir: *x",
+        "replicad.yaml:6: data_dir: is the YAML alias *x",
+        "write the value out",
+    ),
+    "vault": ("example", "!vault x", "replicad.yaml:2: cluster: can't be read as YAML's '!vault'", "plain value"),
+    "Python object": (
+        "role: master",
+        "role: master\nlog: !!python/dict {level: info}",
+        "replicad.yaml:5: log: has the YAML tag",
+        "remove the tag",
+    ),
+    "private key": (
+        "key: /etc/replicad/node.key",
+        "key: |\n  -----BEGIN PRIVATE " + "KEY-----\n  MC4C",
+        "replicad.yaml:7: key: holds a private key (not shown)",
+        "mode 0600",
+    ),
+    "token": ("role:", "auth_token: hunter2hunter2\nrole:", "replicad.yaml:4: auth_token: a token", "set AUTH_TOKEN"),
+    "tab": ("  - name: node-2", "\t- name: node-2", "replicad.yaml:12:1: not valid YAML:", "spaces, not tabs"),
+    "no colon": ("role: master", "role master", "replicad.yaml:4:1: not valid YAML: could not find expected", "colons"),
+    "open quote": ("example", '"example', "replicad.yaml:2:10: not valid YAML: found unexpected", "quotes there"),
+    "second document": ("role: master", "role: master\n---\na: 1", "replicad.yaml:5:1: not valid YAML:", "look at"),
+    "control character": ("example", "exa\x07mple", "replicad.yaml:2: holds a character that YAML", "remove it"),
+}
+
+
+@pytest.mark.parametrize("case", FAULTS)
+def test_a_fault_names_the_file_the_line_the_key_and_the_remedy(case: str, tmp_path: Path) -> None:
+    pattern, replacement, beginning, remedy = FAULTS[case]
+    assert pattern in GOOD
+    faults = faults_in(write(tmp_path, GOOD.replace(pattern, replacement, 1)))
+    assert len(faults) == 1, faults
+    assert faults[0].startswith(beginning), faults[0]
+    assert remedy in faults[0].partition("; ")[2]
+    assert faults[0].isprintable()
+    assert "MC4C" not in faults[0]
+    assert "hunter2" not in faults[0]
+
+
+def test_faults_come_in_the_files_order_and_the_environments_last(tmp_path: Path) -> None:
+    text = GOOD.replace("50053", "x").replace("example", "E").replace("role: master", "role: boss\nrole: x")
+    faults = faults_in(write(tmp_path, text), {"PORT": "x"})
+    assert [re.sub(r"(:\d+: )?([^:]*): .*", r"\1\2", fault) for fault in faults] == [
+        "replicad.yaml:2: cluster",
+        "replicad.yaml:5: role",
+        "replicad.yaml:14: nodes[1].address",
+        "environment PORT",
+    ]
+
+
+def test_a_file_that_is_missing_or_is_a_folder_is_told_with_a_remedy(tmp_path: Path) -> None:
+    (missing,) = faults_in(tmp_path / "none.yaml")
+    assert missing.startswith("none.yaml: no such file; name another with --config")
+    (folder,) = faults_in(tmp_path)
+    assert "cannot be read (Is a directory); it must be a file" in folder
+
+
+@pytest.mark.parametrize(
+    ("content", "beginning"),
+    [
+        (b"", "replicad.yaml: is empty; begin with the example"),
+        (b"# nothing\n", "replicad.yaml: is empty"),
+        (b"- a\n- b\n", "replicad.yaml:1: the config is not a mapping"),
+        (b"cluster: x\nnode: \xff\n", "replicad.yaml:2: is not UTF-8 text; save the file as UTF-8"),
+        (b"x" * (FILE_BYTES + 1), f"replicad.yaml: has more than {FILE_BYTES} bytes"),
+        (b"[" * 100_000, "replicad.yaml: is nested too deeply"),
+        (b"? [a, b]\n: c\n", "replicad.yaml:1: ?: no such key"),
+    ],
+    ids=["empty", "comments", "list", "latin-1", "large", "deep", "complex key"],
+)
+def test_a_file_that_is_no_config_is_told_so(content: bytes, beginning: str, tmp_path: Path) -> None:
+    path = tmp_path / "replicad.yaml"
+    path.write_bytes(content)
+    assert any(fault.startswith(beginning) for fault in faults_in(path)), faults_in(path)
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "replicad.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode())
+    assert load(path, {}).cluster == "example"
+
+
+@SHARED_FOLDER
+@given(st.binary(max_size=80) | st.text(alphabet="abk: -[]{}\"'!&*?|>#%@,\n\t~=<0.12e", max_size=60).map(str.encode))
+def test_no_content_whatever_raises_anything_but_a_config_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "replicad.yaml"
+    path.write_bytes(content)
+    assert all(fault.isprintable() for fault in faults_in(path))
+
+
+@SHARED_FOLDER
+@given(st.integers(0, len(GOOD)), st.text(alphabet="abk: -[]{}\"'!&*?|>#%@,\n\t~=<0.12e", max_size=8))
+def test_no_edit_of_a_good_file_raises_anything_but_a_config_error(tmp_path: Path, at: int, edit: str) -> None:
+    path = write(tmp_path, GOOD[:at] + edit + GOOD[at + len(edit) :])
+    faults: list[str] = []
+    try:
+        load(path, {})
+    except ConfigError as exc:
+        faults = exc.faults
+    assert all(fault.isprintable() for fault in faults)
+
+
+# --- the example that ships -------------------------------------------------------------------------------------
+
+
+def example_with_keys(folder: Path) -> str:
+    """The example with the public keys filled in, as its reader would."""
+
+    def line(match: re.Match[str]) -> str:
+        return generate(match[1], folder / f"{match[1]}.key")
+
+    text, filled = re.subn(r"(node-\d)\+00000000\+PUT\S+", line, EXAMPLE.read_text(encoding="utf-8"))
+    assert filled == 3
+    return text
+
+
+def test_the_example_loads_when_its_keys_are_filled_in(tmp_path: Path) -> None:
+    config = load(write(tmp_path, example_with_keys(tmp_path)), {})
+    assert config.voters == 3
+
+
+def test_the_example_as_it_is_asks_for_the_keys_alone() -> None:
+    faults = faults_in(EXAMPLE)
+    assert [fault.split(": ")[1] for fault in faults] == [f"nodes[{n}].public_key" for n in range(3)]
+    assert all("replicad-cli keys show" in fault for fault in faults)
+
+
+def test_the_example_shows_every_key_with_its_default(tmp_path: Path) -> None:
+    shown = yaml.safe_load(EXAMPLE.read_text(encoding="utf-8"))
+    config = load(write(tmp_path, example_with_keys(tmp_path)), {})
+    for path, key in walk_keys(Config):
+        place = shown
+        for part in path:
+            place = place[part]
+        if not key.required and not isinstance(key.kind, Section):
+            holder = config if len(path) == 1 else getattr(config, str(path[0]))
+            assert getattr(holder, key.field) == key.default, path
+
+
+def test_the_example_tells_of_every_default_in_a_comment() -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    for path, key in walk_keys(Config):
+        if key.required or isinstance(key.kind, Section) or str(path[-1]).startswith("reconnect"):
+            continue
+        comments = re.search(rf"((?:^ *#.*\n)+) *{path[-1]}: ", text, re.MULTILINE)
+        assert comments, path
+        assert re.search(rf"[Dd]efault: {re.escape(key.kind.show(key.default))}\.", comments[1]), path
