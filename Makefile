@@ -5,11 +5,15 @@ VENV ?= .venv
 DEBIAN_VENV ?= .venv-debian
 # More arguments for pytest: make test ARGS="tests/unit -k tree"
 ARGS ?=
-# make sim: one seed replays that seed; without it, new seeds are drawn for so many seconds.
+# make sim: SEED=8123 replays that one, SEEDS=2000 runs so many; else new seeds are drawn for so many SECONDS.
 SEED ?=
+SEEDS ?=
 SECONDS ?= 60
+NODES ?=
 
 PY := $(VENV)/bin/python
+# Tests on all processors, but for those with real clusters: tests/conftest.py has the order. ARGS="-n 0": one process.
+PYTEST := -m pytest -n auto
 READY := $(VENV)/.ready
 DEBIAN_READY := $(DEBIAN_VENV)/.ready
 
@@ -33,7 +37,7 @@ run: $(READY)  ## start a cluster of three and show it at work; Ctrl-C ends it
 	@$(PY) scripts/tour.py
 
 test: $(READY)  ## run all tests (ARGS="..." goes to pytest)
-	$(PY) -m pytest $(ARGS)
+	$(PY) $(PYTEST) $(ARGS)
 
 check: format-check lint types check-proto test  ## all that CI asks for
 
@@ -57,13 +61,14 @@ check-proto: $(READY)  ## is the generated code up to date?
 	$(PY) scripts/generate_proto.py --check
 
 test-debian: $(DEBIAN_READY)  ## run the tests on Debian's own python3, grpcio, protobuf, cryptography
-	$(DEBIAN_VENV)/bin/python -m pytest $(ARGS)
+	$(DEBIAN_VENV)/bin/python $(PYTEST) $(ARGS)
 
 bench: $(READY)  ## measure the five workloads on a cluster of three
-	$(PY) -m benchmarks $(ARGS)
+	$(VENV)/bin/replicad-cli bench $(ARGS)
 
-sim: $(READY)  ## simulate clusters for SECONDS=60, or replay one: SEED=8123
-	$(PY) -m tests.simulation $(if $(SEED),--seed $(SEED),--seconds $(SECONDS)) $(ARGS)
+sim: $(READY)  ## simulate clusters: SECONDS=60, SEEDS=2000, or replay one: SEED=8123 [NODES=5]
+	$(PY) -m tests.simulation $(if $(SEED),--seed $(SEED),$(if $(SEEDS),--seeds $(SEEDS),--seconds $(SECONDS))) \
+	    $(if $(NODES),--nodes $(NODES)) $(ARGS)
 
 lock: ## pin the newest releases that fit, in requirements-*.txt
 	PYTHON="$(PYTHON)" scripts/lock.sh

@@ -53,12 +53,12 @@ from replicad.core.master import Master
 from replicad.core.record import SALT_BYTES, Messages, Records
 from replicad.core.worker import Worker
 from replicad.disk import AppendFailed, Disk, truncate_call
-from replicad.errors import DiskFullError, ReplicadError, Unavailable
+from replicad.errors import DiskFullError, OutcomeUnknown, Unavailable
 from replicad.logs import Logger
 from replicad.storage.interface import Store, StoreState
 
 LEVELS = ("committed", "local", "linearizable")
-PROMISE_RETRY_S = 1.0  # on a full disk
+RETRY_S = 1.0  # of a promise or a truncation, on a full disk
 CONTENT_READ_BYTES = 1  # one batch at a time: duplicates are rare
 
 
@@ -105,6 +105,7 @@ class Runtime:
         self._room = asyncio.Event()
         self._room.set()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_due = float("inf")
         self._stopped = False
         self._reads: set[asyncio.Task[None]] = set()  # held, so that they are not collected
         self._perform_by_type: dict[type, Callable[..., None]] = {
@@ -132,7 +133,7 @@ class Runtime:
             return
         try:
             self._perform(self.machine.step(event, now=self._loop.time(), wall_ms=time.time_ns() // 1_000_000))
-        except ReplicadError as exc:  # a broken invariant of our own, or damage: never go on after it
+        except Exception as exc:  # a broken invariant of our own, damage, or another bug: never go on after it
             self._stop_for(exc)
 
     def _perform(self, effects: Sequence[Effect]) -> None:
@@ -176,18 +177,23 @@ class Runtime:
             await self._room.wait()
 
     def _answer(self, effect: Answer) -> None:
-        self._answers.pop(effect.ticket)(effect.result)
+        answered = self._answers.pop(effect.ticket, None)
+        if answered is not None:  # else it was told that this node stops
+            answered(effect.result)
         if not self._answers and self._drained is not None:
             self._drained.set()
 
-    async def drained(self, timeout_s: float) -> None:
-        """Return when every frame has its answer, or after ``timeout_s``."""
+    async def drain(self, timeout_s: float) -> None:
+        """Return when every frame has its answer; after ``timeout_s`` those that still wait are told: unknown."""
         if not self._answers:
             return
         self._drained = asyncio.Event()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._drained.wait()
+        error = OutcomeUnknown("this node has stopped meanwhile; ask for the outcome of the id, or post it again")
+        for ticket in list(self._answers):
+            self._answer(Answer(ticket, FrameResult(error=error)))
 
     async def confirm_master(self, timeout_s: float) -> None:
         """Return when a majority has confirmed that this still is the master. Raises Unavailable."""
@@ -261,16 +267,15 @@ class Runtime:
     def _set_timer(self) -> None:
         """Wake for the machine's next tick; an earlier timer that is set already only finds nothing to do."""
         due = self.machine.wake_at()
+        if self._timer_due <= due or self._stopped:
+            return
         if self._timer is not None:
-            if self._timer.when() <= due and not self._timer.cancelled():
-                return
             self._timer.cancel()
-            self._timer = None
-        if due != float("inf") and not self._stopped:
-            self._timer = self._loop.call_at(due, self._tick)
+        self._timer_due = due  # kept here: not every loop's handle can tell
+        self._timer = self._loop.call_at(due, self._tick)
 
     def _tick(self) -> None:
-        self._timer = None
+        self._timer, self._timer_due = None, float("inf")
         self.feed(Tick())
 
     # --- peers ----------------------------------------------------------------------------------------------------
@@ -314,7 +319,7 @@ class Runtime:
     def _store_promise(self, effect: StorePromise) -> None:
         def done(result: object) -> None:
             if isinstance(result, DiskFullError):  # nobody is answered meanwhile
-                self._loop.call_later(PROMISE_RETRY_S, self._store_promise, effect)
+                self._loop.call_later(RETRY_S, self._store_promise, effect)
             else:
                 self.feed(PromiseStored(effect.epoch))
 
@@ -322,11 +327,15 @@ class Runtime:
 
     def _truncate(self, effect: Truncate) -> None:
         call = truncate_call(self.store, lambda size: self._put_aside(size, effect.reason), effect.size)
-        self.disk.write(lambda: (call(), self.store.load()), self._truncated)
 
-    def _truncated(self, result: object) -> None:
-        _, state = cast("tuple[object, StoreState]", result)
-        self.feed(Truncated(state.tree, state.last_epoch))
+        def done(result: object) -> None:
+            if isinstance(result, DiskFullError):  # the peer waits, or gives up and comes back
+                self._loop.call_later(RETRY_S, self._truncate, effect)
+                return
+            _, state = cast("tuple[object, StoreState]", result)
+            self.feed(Truncated(state.tree, state.last_epoch))
+
+        self.disk.write(lambda: (call(), self.store.load()), done)
 
     def _read(self, call: Callable[[], Event]) -> None:
         """Read in a thread, and feed what comes of it. A read that fails is damage or a bug: the node stops."""

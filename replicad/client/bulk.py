@@ -1,112 +1,130 @@
-"""Bulk posting's input: cuts an iterable of messages into frames. Pure but for the ids it draws.
+"""Bulk posting: keeps some frames under way and gives their results in the order of the input.
 
-Owns how much of the input is read ahead: about a frame. Must not know who sends the frames.
+Owns how far the input is read ahead of the results. Must not know how frames travel.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate, islice
-from typing import NamedTuple, cast
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 
+from replicad.client.cutting import BulkMessage, Content, content_of, cut_frames, split
 from replicad.client.frames import FRAME_BYTES, FRAME_MESSAGES
-from replicad.client.ids import UuidV7Source
-from replicad.client.types import NewMessage
-from replicad.core.record import encode_headers, id_fault
-from replicad.errors import BadRequest
+from replicad.client.ids import PROCESS_IDS
+from replicad.client.lanes import LaneKey
+from replicad.client.posting import Poster
+from replicad.client.retry import own_instance
+from replicad.client.types import NewMessage, Posted
+from replicad.errors import ServiceError
 
-FIRST_READ = 64  # messages, before their size is known
-
-BulkMessage = bytes | str | NewMessage
-
-
-class Content(NamedTuple):
-    """What a frame carries: parallel lists, ``headers`` empty when no message has any."""
-
-    ids: list[str]
-    payloads: list[bytes]
-    headers: list[bytes]
-    size_bytes: int  # of payloads and headers
+FRAMES_UNDER_WAY = 8  # keeps the master's write loop fed over one round trip
 
 
-def payload_bytes(payload: object) -> bytes:
-    """The payload as bytes. Raises BadRequest for what is neither bytes nor text."""
-    if isinstance(payload, bytes):
-        return bytes(payload)
-    if isinstance(payload, bytearray | memoryview):
-        return bytes(payload)
-    if isinstance(payload, str):
+class Bulk:
+    """One post_many on its way."""
+
+    def __init__(self, poster: Poster, key: LaneKey) -> None:
+        self._poster = poster
+        self._key = key
+        self._under_way: deque[asyncio.Future[list[Posted]]] = deque()  # in input order
+        self._confirmed = 0
+
+    async def run(self, messages: Iterable[BulkMessage]) -> AsyncGenerator[list[Posted], None]:
+        """Post what an iterable gives; it is read only as fast as frames are answered."""
         try:
-            return payload.encode()
-        except UnicodeEncodeError as exc:
-            raise BadRequest(f"payload is not text that UTF-8 can hold: {exc}") from exc
-    raise BadRequest(f"payload is {type(payload).__name__}; bytes or str is wanted")
+            for content in cut_frames(messages, PROCESS_IDS):
+                self._submit(content)
+                if len(self._under_way) >= FRAMES_UNDER_WAY:
+                    yield await self._oldest()
+            while self._under_way:
+                yield await self._oldest()
+        finally:
+            self._forget()
+
+    async def run_async(self, messages: AsyncIterable[BulkMessage]) -> AsyncGenerator[list[Posted], None]:
+        """Post what an async iterable gives. A full frame goes at once; what there is goes when nothing else is under
+        way, so that a slow input is not kept waiting for a full frame."""
+        ahead = _Ahead()
+        room, news = asyncio.Event(), asyncio.Event()
+
+        async def read() -> None:
+            try:
+                async for message in messages:
+                    ahead.add(message)
+                    news.set()
+                    while ahead.is_full():
+                        if len(self._under_way) < FRAMES_UNDER_WAY:
+                            self._submit_all(ahead.take())
+                        else:
+                            room.clear()
+                            await room.wait()
+            finally:
+                news.set()
+
+        reader = asyncio.create_task(read())
+        try:
+            while True:
+                news.clear()
+                if self._under_way:
+                    posted = await self._oldest()
+                    room.set()
+                    yield posted
+                elif ahead.messages:
+                    self._submit_all(ahead.take())
+                    room.set()
+                elif reader.done():
+                    reader.result()
+                    return
+                else:
+                    await news.wait()
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+            self._forget()
+
+    def _submit_all(self, messages: list[BulkMessage]) -> None:
+        for content in split(content_of(messages, PROCESS_IDS)):
+            self._submit(content)
+
+    def _submit(self, content: Content) -> None:
+        self._under_way.append(self._poster.submit(self._key, **content._asdict()))
+
+    async def _oldest(self) -> list[Posted]:
+        try:
+            posted = await self._under_way.popleft()
+        except ServiceError as error:
+            raise bulk_error(error, self._confirmed) from error
+        self._confirmed += len(posted)
+        return posted
+
+    def _forget(self) -> None:
+        """Nobody waits any more for what is still under way."""
+        for waiter in self._under_way:
+            waiter.cancel()
 
 
-def checked_id(message_id: str) -> str:
-    """The id. Raises BadRequest when the log would refuse it."""
-    fault = id_fault(message_id) if isinstance(message_id, str) else f"id is {type(message_id).__name__}; str is wanted"
-    if fault is not None:
-        raise BadRequest(fault)
-    return message_id
+def bulk_error(error: ServiceError, confirmed: int) -> ServiceError:
+    """The error of a frame, saying how far the input got."""
+    return own_instance(
+        error, f"{error.message} (the first {confirmed} messages are confirmed; later ones may have been applied)"
+    )
 
 
-def headers_bytes(headers: Mapping[str, str] | None) -> bytes:
-    """The headers' canonical encoding. Raises BadRequest when a limit is passed."""
-    if not headers:
-        return b""
-    try:
-        return encode_headers(headers)
-    except (ValueError, AttributeError) as exc:  # AttributeError: keys or values that are not text
-        raise BadRequest(f"headers: {exc}") from exc
+class _Ahead:
+    """Messages read and not yet sent."""
 
+    def __init__(self) -> None:
+        self.messages: list[BulkMessage] = []
+        self._size_bytes = 0
 
-def cut_frames(messages: Iterable[BulkMessage], ids: UuidV7Source) -> Iterator[Content]:
-    """Frames of at most FRAME_MESSAGES and FRAME_BYTES, or of one larger message. Raises BadRequest."""
-    iterator = iter(messages)
-    want = FIRST_READ
-    while messages_read := list(islice(iterator, want)):
-        content = content_of(messages_read, ids)
-        yield from split(content)
-        if content.size_bytes > FRAME_BYTES:
-            want = max(1, want * FRAME_BYTES // content.size_bytes)
-        else:
-            want = min(FRAME_MESSAGES, 4 * want)
+    def add(self, message: BulkMessage) -> None:
+        self.messages.append(message)
+        self._size_bytes += len(message.payload if isinstance(message, NewMessage) else message)
 
+    def is_full(self) -> bool:
+        return len(self.messages) >= FRAME_MESSAGES or self._size_bytes >= FRAME_BYTES
 
-def content_of(messages: Sequence[BulkMessage], ids: UuidV7Source) -> Content:
-    """The messages as parallel lists. Raises BadRequest."""
-    kinds = set(map(type, messages))
-    headers: list[bytes] = []
-    if kinds == {bytes}:
-        payloads = cast(list[bytes], list(messages))
-        message_ids = ids.many(len(payloads))
-    elif NewMessage in kinds:
-        whole = [each if isinstance(each, NewMessage) else NewMessage(each) for each in messages]
-        payloads = [payload_bytes(each.payload) for each in whole]
-        message_ids = [ids.one() if each.id is None else checked_id(each.id) for each in whole]
-        headers = [headers_bytes(each.headers) for each in whole]
-        if not any(headers):
-            headers = []
-    else:
-        payloads = list(map(payload_bytes, messages))
-        message_ids = ids.many(len(payloads))
-    return Content(message_ids, payloads, headers, sum(map(len, payloads)) + sum(map(len, headers)))
-
-
-def split(content: Content) -> Iterator[Content]:
-    """The content in frames of no more than FRAME_BYTES, or of one larger message."""
-    if content.size_bytes <= FRAME_BYTES:
-        yield content
-        return
-    sizes = map(len, content.payloads)
-    if content.headers:
-        sizes = map(sum, zip(sizes, map(len, content.headers), strict=True))
-    ends = list(accumulate(sizes))  # ends[i]: size of messages 0 to i
-    start, before = 0, 0
-    while start < len(ends):
-        stop = max(start + 1, bisect_right(ends, before + FRAME_BYTES))
-        part = slice(start, stop)
-        yield Content(content.ids[part], content.payloads[part], content.headers[part], ends[stop - 1] - before)
-        start, before = stop, ends[stop - 1]
+    def take(self) -> list[BulkMessage]:
+        taken, self.messages, self._size_bytes = self.messages, [], 0
+        return taken

@@ -40,6 +40,11 @@ CHANNEL_OPTIONS: list[tuple[str, int]] = [
 ]
 
 
+def _as_is(data: bytes) -> bytes:
+    """The serializer both ways: requests and responses are bytes already."""
+    return data
+
+
 class ResponseStream(Protocol):
     """What we use of a grpc.aio call that streams responses."""
 
@@ -66,16 +71,17 @@ class Connection:
     async def call(self, method: str, request: bytes, *, timeout_s: float) -> bytes:
         """A single request and its response. Raises ServiceError."""
         try:
-            return cast(
-                bytes,
-                await self._channel.unary_unary(method)(request, timeout=timeout_s, metadata=self._metadata),
+            return await self._channel.unary_unary(method, _as_is, _as_is)(
+                request, timeout=timeout_s, metadata=self._metadata
             )
         except grpc.aio.AioRpcError as exc:
             raise service_error(exc, self.address) from exc
 
     def stream(self, method: str, request: bytes) -> ResponseStream:
         """A call whose responses are read one by one, as bytes."""
-        return cast(ResponseStream, self._channel.unary_stream(method)(request, metadata=self._metadata))
+        return cast(
+            ResponseStream, self._channel.unary_stream(method, _as_is, _as_is)(request, metadata=self._metadata)
+        )
 
     def duplex(self, method: str) -> DuplexStream:
         """A call that streams both ways, bytes in and out."""
@@ -112,6 +118,18 @@ class Connections:
         await asyncio.gather(*(connection.close() for connection in connections))
 
 
+#: What a gRPC status means that comes without our own detail: from the transport, or from a server that is not ours.
+_BY_STATUS: dict[grpc.StatusCode, type[ServiceError]] = {
+    grpc.StatusCode.UNAVAILABLE: Unavailable,
+    grpc.StatusCode.DEADLINE_EXCEEDED: Unavailable,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Unavailable,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthorized,
+    grpc.StatusCode.PERMISSION_DENIED: Forbidden,
+    grpc.StatusCode.INVALID_ARGUMENT: BadRequest,
+    grpc.StatusCode.UNIMPLEMENTED: BadRequest,
+}
+
+
 def service_error(exc: grpc.aio.AioRpcError, address: str) -> ServiceError:
     """What a failed call means: the server's own word where its trailer has one, else by gRPC status.
 
@@ -123,20 +141,6 @@ def service_error(exc: grpc.aio.AioRpcError, address: str) -> ServiceError:
             if error is not None:
                 return error
     status, text = exc.code(), f"{address}: {exc.details() or exc.code().name}"
-    match status:
-        case grpc.StatusCode.UNAVAILABLE:
-            return Unavailable(text)
-        case grpc.StatusCode.DEADLINE_EXCEEDED:
-            return Unavailable(f"{address}: no answer in time")
-        case grpc.StatusCode.UNAUTHENTICATED:
-            return Unauthorized(text)
-        case grpc.StatusCode.PERMISSION_DENIED:
-            return Forbidden(text)
-        case grpc.StatusCode.INVALID_ARGUMENT | grpc.StatusCode.UNIMPLEMENTED:
-            return BadRequest(text)
-        case grpc.StatusCode.RESOURCE_EXHAUSTED if "larger than max" in text:  # gRPC's own limit on a message
-            return TooLarge(text)
-        case grpc.StatusCode.RESOURCE_EXHAUSTED:
-            return Unavailable(text)
-        case _:
-            return InternalError(text)
+    if status is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:  # gRPC's own limit on a message
+        return TooLarge(text)
+    return _BY_STATUS.get(status, InternalError)(text)

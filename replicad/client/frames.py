@@ -13,7 +13,16 @@ from typing import cast
 
 from replicad.client.retry import own_instance
 from replicad.client.types import Posted
-from replicad.errors import Applied, BadRequest, IdConflict, OutcomeUnknown, PeerError, ServiceError, TooLarge, Unavailable
+from replicad.errors import (
+    Applied,
+    BadRequest,
+    IdConflict,
+    OutcomeUnknown,
+    PeerError,
+    ServiceError,
+    TooLarge,
+    Unavailable,
+)
 from replicad.wire.codec import PostFrameResult, PostRun, encode_post_frame
 
 FRAME_BYTES = 512 << 10  # payloads and headers: more only adds delay before the first of them is answered
@@ -45,6 +54,7 @@ class Frame:
         "last_error",
         "lost",
         "payloads",
+        "sent_at",
         "sequence",
         "size_bytes",
         "timer",
@@ -60,6 +70,7 @@ class Frame:
         self.size_bytes = size_bytes  # of payloads and headers
         self.deadline = deadline  # by the loop's clock
         self.sequence = 0  # of the latest try
+        self.sent_at = 0.0  # the latest try, by the loop's clock
         self.tries = 0
         self.lost = False
         self.last_error: ServiceError | None = None
@@ -88,6 +99,10 @@ class Frame:
             self.timer.cancel()
         return True
 
+    def take_past(self, whole: Frame) -> None:
+        """A part of ``whole`` knows what is known of its earlier tries."""
+        self.tries, self.lost, self.last_error = whole.tries, whole.lost, whole.last_error
+
     def settle(self, outcomes: Sequence[PostOutcome]) -> None:
         """Give each who waits the outcome of its message."""
         raise NotImplementedError
@@ -97,8 +112,16 @@ class Frame:
         raise NotImplementedError
 
     def split(self) -> list[Frame]:
-        """A frame for each message where they are of different callers, so that each gets its own answer; else []."""
-        return []
+        """Its halves, to be sent instead of it; [] when it has one message. A frame that is refused as a whole is
+        halved until the message at fault stands alone, or the frames are as small as the server wants them."""
+        if len(self.ids) == 1:
+            return []
+        middle = len(self.ids) // 2
+        return self.halves(range(middle), range(middle, len(self.ids)))
+
+    def halves(self, first: Sequence[int], second: Sequence[int]) -> list[Frame]:
+        """A frame for each of the two ranges of indexes."""
+        raise NotImplementedError
 
 
 class CallsFrame(Frame):
@@ -126,10 +149,8 @@ class CallsFrame(Frame):
                 if not waiter.done():
                     waiter.set_exception(final_error(self, error))
 
-    def split(self) -> list[Frame]:
-        if len(self.ids) == 1:
-            return []
-        return [self.part([index]) for index in range(len(self.ids))]
+    def halves(self, first: Sequence[int], second: Sequence[int]) -> list[Frame]:
+        return [self.part(first), self.part(second)]
 
     def part(self, indexes: Sequence[int]) -> CallsFrame:
         """Some of the messages as a frame of their own, with what is known of earlier tries."""
@@ -139,7 +160,7 @@ class CallsFrame(Frame):
         part.headers = [self.headers[index] for index in indexes]
         part.waiters = [self.waiters[index] for index in indexes]
         part.size_bytes = sum(map(len, part.payloads)) + sum(map(len, part.headers))
-        part.tries, part.lost, part.last_error = self.tries, self.lost, self.last_error
+        part.take_past(self)
         return part
 
 
@@ -171,6 +192,38 @@ class BulkFrame(Frame):
     def fail(self, error: ServiceError) -> None:
         if self.finish() and not self.waiter.done():
             self.waiter.set_exception(final_error(self, error))
+
+    def halves(self, first: Sequence[int], second: Sequence[int]) -> list[Frame]:
+        parts = [self._part(first), self._part(second)]
+        waiters = [part.waiter for part in parts]
+
+        def join(_: object) -> None:
+            if all(waiter.done() and not waiter.cancelled() for waiter in waiters):
+                failed = [error for waiter in waiters if (error := waiter.exception()) is not None]
+                if self.waiter.done():
+                    return
+                if failed:
+                    self.waiter.set_exception(failed[0])
+                else:
+                    self.waiter.set_result(waiters[0].result() + waiters[1].result())
+
+        for waiter in waiters:
+            waiter.add_done_callback(join)
+        return list(parts)
+
+    def _part(self, indexes: Sequence[int]) -> BulkFrame:
+        span = slice(indexes[0], indexes[-1] + 1)
+        payloads, headers = self.payloads[span], self.headers[span]
+        part = BulkFrame(
+            ids=self.ids[span],
+            payloads=payloads,
+            headers=headers,
+            size_bytes=sum(map(len, payloads)) + sum(map(len, headers)),
+            deadline=self.deadline,
+            waiter=self.waiter.get_loop().create_future(),
+        )
+        part.take_past(self)
+        return part
 
 
 def final_error(frame: Frame, error: ServiceError) -> ServiceError:

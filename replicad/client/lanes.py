@@ -38,7 +38,10 @@ class Lane:
         self.spread_s = min(MAX_SPREAD_S, key[1] / 10)
 
     def pending(self) -> Iterator[Frame]:
-        """Frames that wait to be sent."""
+        """Frames that wait to be sent. Forgets those at the head that ran out of time, so that a long outage does not
+        pile them up."""
+        while self.ready and self.ready[0].done:
+            self.ready.popleft()
         yield from (frame for frame in self.ready if not frame.done)
         if self.open is not None and not self.open.done:
             yield self.open

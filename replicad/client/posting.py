@@ -16,7 +16,7 @@ import grpc.aio
 from replicad.client import methods
 from replicad.client.connection import CONNECT_TIMEOUT_S, Connections, DuplexStream, read_bytes, service_error
 from replicad.client.frames import BulkFrame, CallsFrame, Frame, outcomes_of, timeout_error
-from replicad.client.lanes import Lane, LaneKey, Lanes
+from replicad.client.lanes import WINDOW_BYTES, Lane, LaneKey, Lanes
 from replicad.client.retry import Route, may_retry, next_delay
 from replicad.client.types import Posted
 from replicad.errors import (
@@ -34,17 +34,25 @@ from replicad.errors import (
 )
 from replicad.wire.codec import PostFrameResult, decode_post_results
 
+#: A refused frame is not sent again with less time left: the time would be over before the next refusal is here, and
+#: what is known not to be applied would be told as unknown.
+LAST_TRY_S = 0.05
+
+#: Our servers begin a stream with an empty response as soon as they take it; others are written to after this long.
+GREETING_S = 0.25
+
 
 class PostStream:
     """A PostStream call and the frames that were sent on it and have no answer yet, by sequence."""
 
-    __slots__ = ("address", "answered", "call", "heard_at", "in_flight", "left", "over", "reader")
+    __slots__ = ("address", "answered", "call", "heard", "heard_at", "in_flight", "left", "over", "reader")
 
     def __init__(self, address: str, call: DuplexStream) -> None:
         self.address = address
         self.call = call
         self.in_flight: dict[int, tuple[Lane, Frame]] = {}
         self.answered = False  # some frame of it had a result
+        self.heard = asyncio.Event()  # anything at all, or the stream's end
         self.heard_at = 0.0  # by the loop's clock
         self.left = False  # nothing more is sent on it; answers that are still to come are welcome
         self.over = False
@@ -70,7 +78,7 @@ class Poster:
         self._last_error: ServiceError | None = None  # why there is no stream
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
-        self._run(self._pump())
+        self._pump_task = self._run(self._pump())
 
     # --- taking messages --------------------------------------------------------------------------------------------
 
@@ -145,7 +153,14 @@ class Poster:
             if taken is None:
                 self._work.clear()
                 continue
-            await self._send(stream, *taken)
+            lane, frame = taken
+            if frame.last_error is not None and not frame.lost and self._left_s(frame) < LAST_TRY_S:
+                frame.fail(timeout_error(frame, in_flight=False, last_error=None))
+            else:
+                await self._send(stream, lane, frame)
+
+    def _left_s(self, frame: Frame) -> float:
+        return frame.deadline - self._loop.time()
 
     async def _open(self) -> PostStream | None:
         """Connect to where the route leads; None when that failed. No frame is taken before there is a connection:
@@ -158,6 +173,7 @@ class Poster:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await stream.call.wait_for_connection()
+            await self._greeted(stream)
         except grpc.aio.AioRpcError as exc:
             self._end(stream, service_error(exc, address))
         except TimeoutError:
@@ -167,18 +183,41 @@ class Poster:
         self._stream = stream
         return stream
 
+    async def _greeted(self, stream: PostStream) -> None:
+        """Wait until the server takes the stream, or refuses it: a frame written while a refusal is on its way makes
+        grpc.aio forget the refusal's reason (https://github.com/grpc/grpc/issues/36066)."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GREETING_S):
+                await stream.heard.wait()
+
     async def _send(self, stream: PostStream, lane: Lane, frame: Frame) -> None:
         self._last_sequence += 1
         frame.sequence = self._last_sequence
         frame.tries += 1
+        frame.sent_at = self._loop.time()
         stream.in_flight[frame.sequence] = (lane, frame)
         self._where[frame.sequence] = stream
         lane.in_flight_bytes += frame.size_bytes
         try:
-            await stream.call.write(frame.encode(write_concern=lane.key[0], now=self._loop.time()))
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
-            if stream.reader is not None:  # the call is over; its reader learns why and sees to the frames
-                await asyncio.wait([stream.reader])
+            await stream.call.write(frame.encode(write_concern=lane.key[0], now=frame.sent_at))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not stream.over or (task is not None and task.cancelling()):
+                raise
+            # Not this task was cancelled, but the call, by us; its frames are seen to.
+        except asyncio.InvalidStateError:  # the call was over before: this frame was not sent
+            if frame.sequence in stream.in_flight:
+                self._landed(stream, lane, frame)
+                self._queue_again(lane, [frame])
+            await self._ended(stream)
+        except grpc.aio.AioRpcError:
+            await self._ended(stream)
+
+    @staticmethod
+    async def _ended(stream: PostStream) -> None:
+        """The call is over: wait until its reader has learnt why and has seen to the frames."""
+        if stream.reader is not None:
+            await asyncio.wait([stream.reader])
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
@@ -186,6 +225,7 @@ class Poster:
         try:
             while (data := await read_bytes(stream.call, stream.address)) is not None:
                 stream.heard_at = self._loop.time()
+                stream.heard.set()
                 for result in decode_post_results(data):
                     self._settle(stream, result)
             error: ServiceError = Unavailable(f"{stream.address} ended the stream")
@@ -217,8 +257,9 @@ class Poster:
         """The frame is not in flight any more."""
         del stream.in_flight[frame.sequence]
         del self._where[frame.sequence]
+        if lane.in_flight_bytes >= WINDOW_BYTES:
+            self._work.set()  # what waited for room may go
         lane.in_flight_bytes -= frame.size_bytes
-        self._work.set()  # the window may have been full
 
     def _refused(self, stream: PostStream, lane: Lane, frame: Frame, error: ServiceError) -> None:
         """The server refused the frame as a whole."""
@@ -246,7 +287,7 @@ class Poster:
                     frame.fail(error)
                     return
                 lane.held_until = max(lane.held_until, now + delay)
-                self._loop.call_later(delay, self._work.set)
+                self._loop.call_at(lane.held_until, self._release, lane, lane.held_until)
                 self._queue_again(lane, [frame])
             case _:
                 self._rest(lane, frame)
@@ -272,8 +313,15 @@ class Poster:
         delay = next_delay(frame.tries - 1, self._rng)
         self._resting[frame] = self._loop.call_later(delay, self._queue_again, lane, [frame])
 
+    def _release(self, lane: Lane, held_until: float) -> None:
+        """The pause that the server asked for is over, unless it has asked for a longer one since."""
+        if lane.held_until <= held_until:
+            lane.held_until = 0.0
+            self._work.set()
+
     def _queue_again(self, lane: Lane, frames: Iterable[Frame]) -> None:
         """Ahead of what was never sent. Frames without a timer are new parts of old ones."""
+        lane = self._lanes.lane(lane.key)  # it may have been idle and gone meanwhile
         for frame in reversed(list(frames)):
             self._resting.pop(frame, None)
             if frame.timer is None:
@@ -299,6 +347,7 @@ class Poster:
         if stream.over:
             return
         stream.over = True
+        stream.heard.set()
         self._streams.discard(stream)
         stream.call.cancel()
         self._last_error = error
@@ -323,7 +372,7 @@ class Poster:
         if stream is not None:
             self._landed(stream, lane, frame)
             frame.fail(timeout_error(frame, in_flight=True, last_error=self._last_error))
-            if stream.heard_at < frame.deadline - lane.key[1]:
+            if stream.heard_at < frame.sent_at:
                 self._end(stream, Unavailable(f"{stream.address} answers nothing"))
         else:
             frame.fail(timeout_error(frame, in_flight=False, last_error=self._last_error))
@@ -338,9 +387,10 @@ class Poster:
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if task.cancelled() or task.exception() is None:
+        cause = None if task.cancelled() else task.exception()
+        if cause is None and (self._closed or task is not self._pump_task):
             return
         self._closed = True  # a bug of ours: nobody shall wait for ever for an answer that cannot come
-        bug = InternalError(f"bug in the client library: {task.exception()!r}")
-        bug.__cause__ = task.exception()
+        bug = InternalError(f"bug in the client library: {cause!r}")
+        bug.__cause__ = cause
         self._fail_all(bug)

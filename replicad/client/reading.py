@@ -6,7 +6,7 @@ Owns where a read stands and how it goes on after a break. Must not know how res
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from random import Random
 
@@ -19,11 +19,15 @@ from replicad.wire.codec import decode_list_response
 from replicad.wire.v1 import log_pb2
 
 READ_WAIT_S = 60.0  # how long a server may take for a read's first response when it waits for min_offset
+RecordBatches = AsyncGenerator[list[Record], None]
+
+TAIL_SILENCE_S = 10.0  # an idle tail has a sign of life each second: after ten missed ones the node is taken for dead
+LEAST_TRY_S = 1.0  # a node that answers at all answers a small request in this
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """What a list reads. 1. ``limit`` is not 0."""
+    """What a list reads."""
 
     from_offset: int
     limit: int | None
@@ -87,6 +91,8 @@ class Reader:
         while True:
             target = address or self.route.current
             left_s = max(0.001, deadline - loop.time())
+            if address is None:  # one node that hangs must leave time for the others
+                left_s = min(left_s, max(LEAST_TRY_S, self._timeout_s / len(self.route.addresses)))
             try:
                 return await self._connections.to(target).call(method, request, timeout_s=left_s)
             except ServiceError as error:
@@ -97,7 +103,7 @@ class Reader:
                     raise
             await asyncio.sleep(delay)
 
-    async def list(self, wanted: Range) -> AsyncIterator[list[Record]]:
+    def list(self, wanted: Range) -> RecordBatches:
         """Lists of consecutive records, to the end of what the node has. Raises ServiceError, PeerError."""
         by_time = wanted.since_ms is not None or wanted.until_ms is not None
         reading = Reading(wanted.from_offset, limit=wanted.limit, by_time=by_time)
@@ -106,10 +112,9 @@ class Reader:
             return _list_request(wanted, reading)
 
         first_wait_s = self._timeout_s if wanted.min_offset is None else max(self._timeout_s, READ_WAIT_S)
-        async for records in self._follow(methods.LIST, reading, request, first_wait_s=first_wait_s):
-            yield records
+        return self._follow(methods.LIST, reading, request, first_wait_s=first_wait_s)
 
-    async def tail(self, from_offset: int, level: str) -> AsyncIterator[list[Record]]:
+    def tail(self, from_offset: int, level: str) -> RecordBatches:
         """Lists of consecutive records, for ever. Raises ServiceError for what waiting does not mend (also when no
         node can be reached at first), PeerError."""
         reading = Reading(from_offset)
@@ -117,18 +122,16 @@ class Reader:
         def request() -> bytes:
             return log_pb2.TailRequest(from_offset=reading.next_offset, level=level).SerializeToString()
 
-        async for records in self._follow(methods.TAIL, reading, request, first_wait_s=None):
-            yield records
+        return self._follow(methods.TAIL, reading, request, first_wait_s=TAIL_SILENCE_S, endless=True)
 
     async def _follow(
-        self, method: str, reading: Reading, request: Callable[[], bytes], *, first_wait_s: float | None
-    ) -> AsyncIterator[list[Record]]:
+        self, method: str, reading: Reading, request: Callable[[], bytes], *, first_wait_s: float, endless: bool = False
+    ) -> RecordBatches:
         """The records of one stream after the other, until one ends well. ``first_wait_s`` is the longest wait for a
-        stream's first response; None is for a tail, which waits for ever and, once it has worked, never gives up."""
+        stream's first response. An ``endless`` one is not to end and, once it has worked, never gives up."""
         loop = asyncio.get_running_loop()
-        endless = first_wait_s is None
         ever_answered = False
-        give_up_at = loop.time() + self._timeout_s
+        failing_since: float | None = None
         wait_s = first_wait_s
         while not reading.is_complete:
             address = self.route.current
@@ -136,8 +139,8 @@ class Reader:
             try:
                 while (data := await self._response(stream, address, wait_s)) is not None:
                     taken = reading.take(data)
-                    ever_answered, give_up_at = True, loop.time() + self._timeout_s
-                    wait_s = None if endless else self._timeout_s
+                    ever_answered, failing_since = True, None
+                    wait_s = TAIL_SILENCE_S if endless else self._timeout_s
                     self.route.succeeded()
                     for records in taken:
                         yield records
@@ -149,19 +152,21 @@ class Reader:
             finally:
                 stream.cancel()
             delay = self._next_address(self.route, error)
+            now = loop.time()
+            failing_since = now if failing_since is None else failing_since
             patient = endless and ever_answered
-            if not may_retry(error) or (not patient and loop.time() + delay >= give_up_at):
+            if not may_retry(error) or (not patient and now + delay >= failing_since + self._timeout_s):
                 raise error
             await asyncio.sleep(delay)
             wait_s = first_wait_s
 
     @staticmethod
-    async def _response(stream: ResponseStream, address: str, wait_s: float | None) -> bytes | None:
+    async def _response(stream: ResponseStream, address: str, wait_s: float) -> bytes | None:
         try:
             async with asyncio.timeout(wait_s):
                 return await read_bytes(stream, address)
         except TimeoutError as exc:
-            raise Unavailable(f"{address}: no answer within {wait_s} s") from exc
+            raise Unavailable(f"{address}: no answer within {wait_s:g} s") from exc
 
     def _next_address(self, route: Route, error: ServiceError) -> float:
         """Move on after an error; returns the seconds to wait first."""

@@ -65,7 +65,7 @@ class Route:
     def __init__(self, addresses: Sequence[str], rng: Random) -> None:
         self.addresses = tuple(addresses)
         self.current = self.addresses[0]
-        self._next_index = 1
+        self._next_index = 1 % len(self.addresses)  # of the one to try when the current is no good
         self._failures = 0
         self._rng = rng
 
@@ -75,13 +75,10 @@ class Route:
 
     def failed(self) -> float:
         """The current address is no good: go to the next one. Returns the seconds to wait first."""
-        candidates = len(self.addresses)
-        for _ in range(candidates):
-            address = self.addresses[self._next_index % candidates]
-            self._next_index += 1
-            if address != self.current:
-                break
-        self.current = address
+        if self.addresses[self._next_index] == self.current:
+            self._next_index = (self._next_index + 1) % len(self.addresses)
+        self.current = self.addresses[self._next_index]
+        self._next_index = (self._next_index + 1) % len(self.addresses)
         return self._delay()
 
     def not_master(self, master_address: str) -> float:

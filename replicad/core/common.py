@@ -74,6 +74,7 @@ class RootSearch:
             self._peer_root = self._welcome.root if size == self._welcome.size else None
             effects: list[Effect] = []
             if self._own is None:
+                log.roots_asked += 1
                 effects.append(ReadRoot(self.peer, self._session, size))
             if self._peer_root is None:
                 effects.append(Send(self.peer, RootQuery(size)))

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import islice
 
+from replicad.core.record import RESERVED_ID_PREFIX
+
 
 class RecentIds:
     """The ids of the newest records, and the greatest id among all older ones.
@@ -40,6 +42,10 @@ class RecentIds:
 
     def add(self, ids: Sequence[str], first_offset: int) -> None:
         self._offsets.update(zip(ids, range(first_offset, first_offset + len(ids)), strict=True))
+
+    def came_in(self, ids: Sequence[str]) -> None:
+        """These came into the log by no post (an opening master fetched them): only the disk can tell about them."""
+        self._floor = max(self._floor, max((i for i in ids if not i.startswith(RESERVED_ID_PREFIX)), default=""))
 
     def remove(self, ids: Sequence[str]) -> None:
         """Take back ids whose records never came into the log."""

@@ -101,8 +101,8 @@ class Master:
             PeerDown: self._peer_down,
             BatchesRead: self._batches_read,
             RootRead: self._root_read,
-            IdsFound: lambda e: self.posts.ids_found(e.ticket, e.offsets, stored_size=self.log.stored_size),
-            ContentRead: lambda e: self.posts.content_read(e.ticket, e.contents, stored_size=self.log.stored_size),
+            IdsFound: self._ids_found,
+            ContentRead: self._content_read,
             PromiseStored: self._promise_stored,
             StoreFailed: self._store_failed,
             Truncated: self._truncated,
@@ -137,6 +137,14 @@ class Master:
         if error is not None:
             return [Answer(event.ticket, FrameResult(error=error))]
         return self.posts.submit(event, stored_size=self.log.stored_size) + self._reached()
+
+    def _ids_found(self, event: IdsFound) -> list[Effect]:
+        found = self.posts.ids_found(event.ticket, event.offsets, stored_size=self.log.stored_size)
+        return found + self._reached()
+
+    def _content_read(self, event: ContentRead) -> list[Effect]:
+        read = self.posts.content_read(event.ticket, event.contents, stored_size=self.log.stored_size)
+        return read + self._reached()
 
     def _refusal(self) -> ServiceError | None:
         """Why no post is taken now, or None. Nothing is appended by a post that is refused."""
@@ -219,16 +227,16 @@ class Master:
     def _store_failed(self, event: StoreFailed) -> list[Effect]:
         """The disk is full: keep what is sealed (workers may have it), give back what is not, and try again."""
         invariant(event.reason == "full", f"this master's own batch was not stored: {event.text}")
-        if self._opening is not None and self._opening.source is not None:
-            self.log.reset(event.tree, event.last_epoch)
-            return self._opening.interrupted("full")
+        if self._opening is not None and self._epoch_start < 0:
+            self.log.reset(event.tree, event.last_epoch)  # only a tail that was fetched; it can be again
+            return self._opening.interrupted("full") or self._opening.resume(self.log) + self._maybe_begin()
         self._retry_store_at = self._now + self.settings.retry_store_s
         if self.state is State.READ_ONLY:
             return []
         effects = self.posts.refuse_queued(StorageFull(_FULL), tip=self.log.tip)
         if self.state is State.OPEN:
             effects += self._change(State.READ_ONLY, event.text)
-        return effects
+        return effects + self._reached()
 
     def _retry_store(self) -> list[Effect]:
         self._retry_store_at = float("inf")
@@ -239,7 +247,10 @@ class Master:
     def _take_epoch(self, epoch: int) -> list[Effect]:
         self.epoch, self._epoch_promised = epoch, False
         self._opening = Opening(
-            fence_quorum=self.settings.fence_quorum, fetch_bytes=self.settings.read_bytes, check=self._check
+            fence_quorum=self.settings.fence_quorum,
+            fetch_bytes=self.settings.read_bytes,
+            check=self._check,
+            truncating=self._opening is not None and self._opening.truncating,
         )
         self.detail = f"waiting for {self.settings.fence_quorum} of {self.settings.voters} nodes"
         return [StorePromise(epoch, self.settings.node)]
@@ -290,6 +301,8 @@ class Master:
         worker = self.workers[event.peer]
         if self.state is State.DEPOSED:
             return [Hangup(event.peer, "deposed")]
+        if self._opening is not None:
+            self._opening.down(event.peer)  # the stream that this one replaces
         worker.up(self._now)
         return [self._hello(worker)] if self._epoch_promised else []
 
@@ -297,11 +310,13 @@ class Master:
         worker = self.workers[event.peer]
         was_up = worker.phase is not Phase.DOWN
         worker.down(event.reason)
+        effects: list[Effect] = []
         if self._opening is not None:
             self._opening.down(event.peer)
+            effects += self._opening.resume(self.log) + self._maybe_begin()
         if not was_up:
-            return []
-        return [Note("warning", "lost", f"lost {event.peer}: {event.reason}", {"peer": event.peer})]
+            return effects
+        return [*effects, Note("warning", "lost", f"lost {event.peer}: {event.reason}", {"peer": event.peer})]
 
     def _frame(self, event: FrameArrived) -> list[Effect]:
         worker, frame = self.workers[event.peer], event.frame
@@ -330,6 +345,9 @@ class Master:
                 effects = self._root_arrived(worker, frame)
             case Supply() if self._opening is not None and self._opening.source == worker.name:
                 effects = self._opening.supply(frame, self.log)
+                for effect in effects:
+                    if isinstance(effect, StoreBatch):
+                        self.posts.ids.came_in(effect.append.ids)
             case Aligned() if worker.phase is Phase.ALIGNING and frame.size == worker.next_offset:
                 effects = worker.aligned(frame.size, self.log) + self._advance()
             case _:
@@ -359,14 +377,15 @@ class Master:
         worker.detail = frame.text
         fields: dict[str, object] = {"peer": worker.name, "reason": frame.reason}
         effects: list[Effect] = [Note("warning", "refused", f"{worker.name} refuses: {frame.text}", fields)]
-        if frame.promised_epoch > self.epoch:
-            effects += self._outdated(frame.promised_epoch)
+        if frame.reason == "epoch" and frame.promised_epoch >= self.epoch + (self._epoch_start >= 0):
+            return effects + self._outdated(frame.promised_epoch)
         return [*effects, Hangup(worker.name, frame.reason)]
 
     def _outdated(self, epoch: int) -> list[Effect]:
-        """A voter has promised a higher epoch: take a higher one still, or, once begun, stop being the master."""
+        """A voter has promised this epoch to another, or a higher one: take a higher one still, or, when a higher one is
+        promised after this one has begun, stop being the master."""
         if self._epoch_start < 0:
-            return self._take_epoch(epoch + 1)
+            return self._greet_anew(epoch + 1)
         text = f"a node has promised epoch {epoch}, above this master's {self.epoch}"
         effects = self.posts.refuse_queued(Unavailable(text), tip=self.log.tip)
         effects += self.posts.abandon(OutcomeUnknown(f"{text}; ask for the outcome of the id"))
@@ -375,12 +394,23 @@ class Master:
         effects += self._change(State.DEPOSED, text, level="error")
         return effects + [Hangup(worker.name, "deposed") for worker in self.workers.values()]
 
+    def _greet_anew(self, epoch: int) -> list[Effect]:
+        """Take a higher epoch, on new streams: a Welcome to the lower one, still on its way, is no promise of this."""
+        reason = f"epoch {epoch} is taken"
+        hangups: list[Effect] = []
+        for worker in self.workers.values():
+            if worker.phase is not Phase.DOWN:
+                worker.down(reason)
+                hangups.append(Hangup(worker.name, reason))
+        return hangups + self._take_epoch(epoch)
+
     def _batches_read(self, event: BatchesRead) -> list[Effect]:
         worker = self.workers[event.peer]
         return worker.batches_read(event.batches, self.log) if event.session == worker.session else []
 
     def _root_read(self, event: RootRead) -> list[Effect]:
         worker, opening = self.workers[event.peer], self._opening
+        self.log.roots_asked -= 1
         if event.session != worker.session:
             return []
         if opening is not None and opening.source == event.peer:
@@ -406,7 +436,7 @@ class Master:
         """Heartbeats to one worker, and what its silence means."""
         now, settings = self._now, self.settings
         silent_s = now - worker.last_heard
-        if silent_s >= settings.unhealthy_s:
+        if now >= worker.last_heard + settings.unhealthy_s:
             reason = f"silent for {silent_s:.1f} s"
             return [*self._peer_down(PeerDown(worker.name, reason)), Hangup(worker.name, reason)]
         effects: list[Effect] = []
@@ -415,7 +445,7 @@ class Master:
             effects.append(Note("warning", "suspected", f"{worker.name} is silent", {"peer": worker.name}))
         levelling = worker.phase is Phase.LEVELLING
         untold = announce and levelling and worker.commit_told < self.log.commit_size
-        if untold or now - worker.last_sent >= settings.heartbeat_s:
+        if untold or now >= worker.last_sent + settings.heartbeat_s:  # as wake_at() adds them up: no tick for nothing
             commit_size = self.log.commit_size if levelling else 0  # it holds for logs that are known to agree
             effects.append(worker.heartbeat(commit_size=commit_size, probe=self._probe, now=now))
         return effects

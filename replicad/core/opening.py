@@ -27,11 +27,14 @@ Check = Callable[[Batch, Tree, int], tuple[Append, Tree]]
 class Opening:
     """1. ``ready`` only with R promises for this epoch on disk, and no Welcome among them ahead of the own log."""
 
-    def __init__(self, *, fence_quorum: int, fetch_bytes: int, check: Check) -> None:
+    def __init__(self, *, fence_quorum: int, fetch_bytes: int, check: Check, truncating: bool = False) -> None:
+        """``truncating``: an own tail is being put aside already, for an epoch that was given up."""
         self._fence_quorum, self._fetch_bytes, self._check = fence_quorum, fetch_bytes, check
         self._welcomes: dict[str, tuple[int, Welcome]] = {}  # session and Welcome, by worker
         self._search: RootSearch | None = None
-        self._truncating = False
+        self._promised = False
+        self._fetching = False  # a Supply is awaited
+        self.truncating = truncating
         self.source: str | None = None  # the worker whose tail is being fetched
         self.ready = False
 
@@ -42,6 +45,7 @@ class Opening:
 
     def begin(self, log: OwnLog) -> list[Effect]:
         """The own promise is on disk."""
+        self._promised = True
         return self._next(log)
 
     def welcome(self, session: int, welcome: Welcome, log: OwnLog) -> list[Effect]:
@@ -52,11 +56,16 @@ class Opening:
         """A worker is gone: it will say Welcome again, perhaps with another log."""
         self._welcomes.pop(peer, None)
         if self.source == peer:
-            self.source = self._search = None
+            self.source, self._search, self._fetching = None, None, False
+
+    def resume(self, log: OwnLog) -> list[Effect]:
+        """Go on without a source that is gone, when the others that have promised are enough."""
+        return self._next(log)
 
     def _next(self, log: OwnLog) -> list[Effect]:
-        """Look whether anyone is ahead, once R voters have promised."""
-        if self.source is not None or self._truncating or self.promises < self._fence_quorum:
+        """Look whether anyone is ahead, once R voters have promised and what was fetched so far is on disk."""
+        busy = self.source is not None or self.truncating or log.stored_size < log.tip
+        if self.ready or busy or not self._promised or self.promises < self._fence_quorum:
             return []
         ahead = max(self._welcomes.values(), key=lambda entry: _end(entry[1]), default=None)
         if ahead is None or _end(ahead[1]) <= (log.last_epoch, log.tip):
@@ -89,19 +98,27 @@ class Opening:
             )
             return [Note("error", "fork", text, {"peer": self.source}), *self.interrupted("fork")]
         if agreed < log.tip:
-            self._truncating = True
+            if log.roots_asked:  # for an earlier search; it must not be answered from a shorter log
+                return self.interrupted("busy")
+            self.truncating = True
             return [Truncate(agreed, f"{self.source} is ahead and has other records from offset {agreed} on")]
         return self._fetch(log)
 
     def truncated(self, log: OwnLog) -> list[Effect]:
-        self._truncating = False
+        self.truncating = False
         return self._fetch(log) if self.source else self._next(log)
 
     def _fetch(self, log: OwnLog) -> list[Effect]:
-        return [Send(self.source, Fetch(log.tip, self._fetch_bytes))] if self.source else []
+        if self.source is None:
+            return []
+        self._fetching = True
+        return [Send(self.source, Fetch(log.tip, self._fetch_bytes))]
 
     def supply(self, supply: Supply, log: OwnLog) -> list[Effect]:
         """Take in a part of the tail; each batch is checked as a worker checks it."""
+        if not self._fetching:
+            return []
+        self._fetching = False
         effects: list[Effect] = []
         try:
             if not supply.batches:
@@ -117,7 +134,9 @@ class Opening:
 
     def stored(self, log: OwnLog) -> list[Effect]:
         """What was fetched is on disk: ask for more, or look again who is ahead."""
-        if self.source is None or self._search or self._truncating or log.stored_size < log.tip:
+        if self.source is None:
+            return self._next(log)
+        if self._search or self._fetching or self.truncating or log.stored_size < log.tip:
             return []
         welcome = self._welcomes[self.source][1]
         if log.tip < welcome.size:

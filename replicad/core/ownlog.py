@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from replicad.core.batch import Append
 from replicad.core.recent import RecentBatches
 from replicad.core.start import StoreState
-from replicad.core.tree import Tree
+from replicad.core.tree import EMPTY_ROOT, Tree
 from replicad.errors import invariant
 
 
@@ -23,6 +23,7 @@ class OwnLog:
     commit_size: int
     last_epoch: int  # of the last record appended; 0 for none
     recent: RecentBatches
+    roots_asked: int = 0  # of the disk, and not answered yet: nothing is truncated meanwhile
 
     @classmethod
     def restore(cls, start: StoreState, cache_bytes: int) -> OwnLog:
@@ -58,4 +59,6 @@ class OwnLog:
 
     def known_root(self, size: int) -> bytes | None:
         """The root at that size where memory holds it."""
-        return self.tree.root() if size == self.tree.size else self.recent.root_at(size)
+        if size == self.tree.size:
+            return self.tree.root()
+        return self.recent.root_at(size) if size else EMPTY_ROOT

@@ -21,6 +21,7 @@ from replicad.core.record import LEAF_HEAD, NO_HEADERS, Messages
 from replicad.core.seal import Part
 from replicad.errors import IdConflict, OutcomeUnknown, RateLimited, ServiceError, WriteConcernTimeout
 
+_UNSURE = "a message with this id is on its way into the log; post it again, or ask for the outcome of the id"
 _OFFSET_DIFFERS = "id {id!r} stands at offset {offset} with other content; post other content under an id of its own"
 
 
@@ -29,7 +30,8 @@ class Frame:
     """1. ``runs`` and ``errors`` are filled at admission, once; ``end`` is the log's size that covers all runs."""
 
     submit: Submit
-    looked_up: dict[str, int | None] = field(default_factory=dict)  # ids that the disk was asked about
+    asked: Sequence[str] = ()  # ids that the disk is being asked about
+    looked_up: dict[str, int | None] = field(default_factory=dict)  # what it said
     contents: dict[int, Content] = field(default_factory=dict)  # by offset: what to compare with
     runs: list[Run] = field(default_factory=list)
     errors: list[tuple[int, ServiceError]] = field(default_factory=list)
@@ -55,7 +57,7 @@ class Posts:
     # --- admission ---------------------------------------------------------------------------------
 
     def submit(self, submit: Submit, *, stored_size: int) -> list[Effect]:
-        if len(self._admitted) + len(self._held) >= self._waiting_frames:
+        if len(self._admitted) + len(self._held) + len(self._unstored) >= self._waiting_frames:
             text = f"{self._waiting_frames} frames wait for their write concern already (limits.waiting_frames)"
             return [Answer(submit.ticket, FrameResult(error=RateLimited(text, retry_after_s=0.1)))]
         frame = Frame(submit)
@@ -88,7 +90,7 @@ class Posts:
         ticket, ids = frame.submit.ticket, frame.submit.messages.ids
         unsure = [i for i in ids if self.ids.get(i) is None and i not in frame.looked_up and self.ids.may_be_older(i)]
         if unsure:
-            self._held[ticket] = frame
+            self._held[ticket], frame.asked = frame, unsure
             return [FindIds(ticket, unsure)]
         known = {offset for i in ids if (offset := self._offset(frame, i)) is not None}
         unread = sorted(known - frame.contents.keys())
@@ -110,17 +112,18 @@ class Posts:
         """Every id is known to be new or not, and what to compare with is at hand."""
         messages = frame.submit.messages
         fresh: list[int] = []  # indexes of new messages
-        first_index: dict[str, int] = {}
+        first: dict[str, tuple[int, int]] = {}  # index and offset of an id's first message in this frame
         for index, message_id in enumerate(messages.ids):
             offset = self._offset(frame, message_id)
             if offset is not None:
                 same = _same_content(messages, index, frame.contents[offset])
-            elif message_id in first_index:
-                earlier = first_index[message_id]
-                same, offset = _same(messages, index, earlier), self.next_offset + fresh.index(earlier)
+            elif message_id in first:
+                earlier, offset = first[message_id]
+                same = _same(messages, index, earlier)
             else:
-                first_index[message_id] = index
-                frame.runs.append(Run(index, 1, self.next_offset + len(fresh), duplicate=False))
+                offset = self.next_offset + len(fresh)
+                first[message_id] = index, offset
+                frame.runs.append(Run(index, 1, offset, duplicate=False))
                 fresh.append(index)
                 continue
             if same:
@@ -139,9 +142,8 @@ class Posts:
         frame = self._held.pop(ticket, None)
         if frame is None:
             return []
-        for message_id in frame.submit.messages.ids:
-            if self.ids.get(message_id) is None:
-                frame.looked_up.setdefault(message_id, offsets.get(message_id))
+        for message_id in frame.asked:  # of no other id does the answer tell anything
+            frame.looked_up[message_id] = offsets.get(message_id)
         return self._resolve(frame, stored_size)
 
     def content_read(self, ticket: int, contents: dict[int, Content], *, stored_size: int) -> list[Effect]:
@@ -202,10 +204,17 @@ class Posts:
                 for step in range(run.count):
                     errors.append((run.first_index + step, _late(frame.submit.nodes, run.first_offset + step, sizes)))
             answers.append(Answer(ticket, FrameResult(errors=errors)))
+        late = [frame for _, frame in self._unstored if frame.submit.deadline <= now]
+        if late:
+            self._unstored = [entry for entry in self._unstored if entry[1].submit.deadline > now]
+        for frame in late:
+            self.ids.release(frame.submit.ticket)
+            answers.append(Answer(frame.submit.ticket, FrameResult(error=OutcomeUnknown(_UNSURE))))
         return answers
 
     def next_deadline(self) -> float:
-        return self._waiting.next_deadline()
+        unstored = min((frame.submit.deadline for _, frame in self._unstored), default=float("inf"))
+        return min(self._waiting.next_deadline(), unstored)
 
     def refuse_queued(self, error: ServiceError, *, tip: int) -> list[Effect]:
         """Take back what was queued and is in no batch: it was never written or sent, so it is not applied."""
@@ -214,23 +223,40 @@ class Posts:
         self._queue.clear()
         self.queue_bytes, self.next_offset = 0, tip
         gone = [t for t, frame in self._admitted.items() if frame.end > tip]
-        self._waiting.discard(gone)
-        return [self._refused(self._admitted.pop(t), error, tip) for t in gone] + self._retry_unstored(error)
+        answers = [effect for t in gone for effect in self._take_back(self._admitted[t], error, tip)]
+        return answers + self._refuse_unstored(error, tip)
 
-    def _refused(self, frame: Frame, error: ServiceError, tip: int) -> Effect:
-        """An answer that tells new messages (not applied) from duplicates of what is in the log (they stand)."""
+    def _take_back(self, frame: Frame, error: ServiceError, tip: int) -> list[Effect]:
+        """Refuse a frame's new messages; its duplicates of what is in the log go on waiting for their concern."""
+        ticket = frame.submit.ticket
         kept = [run for run in frame.runs if run.first_offset + run.count <= tip]
-        errors = list(frame.errors)
+        # nor is a conflict with one of the frame's own messages one any more
+        frame.errors = [(n, error if e.offset is not None and e.offset >= tip else e) for n, e in frame.errors]
         for run in frame.runs:
-            if run not in kept:
-                errors += [(index, error) for index in range(run.first_index, run.first_index + run.count)]
-        return Answer(frame.submit.ticket, FrameResult(runs=kept, errors=errors, nodes=1 if kept else 0))
+            if run.first_offset + run.count > tip:
+                frame.errors += [(index, error) for index in range(run.first_index, run.first_index + run.count)]
+        if not kept:
+            self._waiting.discard([ticket])
+            del self._admitted[ticket]
+            return [Answer(ticket, FrameResult(errors=frame.errors))]
+        frame.runs = kept
+        self._await_concern(frame)
+        return []
 
-    def _retry_unstored(self, error: ServiceError) -> list[Effect]:
-        frames, self._unstored = self._unstored, []
-        for _, frame in frames:
+    def _refuse_unstored(self, error: ServiceError, tip: int) -> list[Effect]:
+        """Refuse frames that wait to be compared with what was taken back. What is in a batch already may yet come
+        to be: of a message with its id nothing is known."""
+        gone = [frame for needed, frame in self._unstored if needed > tip]
+        self._unstored = [entry for entry in self._unstored if entry[0] <= tip]
+        answers: list[Effect] = []
+        for frame in gone:
             self.ids.release(frame.submit.ticket)
-        return [Answer(frame.submit.ticket, FrameResult(error=error)) for _, frame in frames]
+            ids = frame.submit.messages.ids
+            errors = [
+                (n, error if self._offset(frame, i) is None else OutcomeUnknown(_UNSURE)) for n, i in enumerate(ids)
+            ]
+            answers.append(Answer(frame.submit.ticket, FrameResult(errors=errors)))
+        return answers
 
     def abandon(self, error: ServiceError) -> list[Effect]:
         """Answer everything that is under way with an error that says: unknown. For a master that stops being one."""

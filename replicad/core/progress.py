@@ -8,7 +8,7 @@ told the log's sizes, and says what it wants as effects.
 | DOWN     | a stream            | GREETING                                                   |
 | GREETING | Welcome             | HELD until the epoch has begun, else SEARCHING             |
 | HELD     | the epoch           | SEARCHING                                                  |
-| SEARCHING| Root, own root      | ALIGNING if the worker has more, else LEVELLING            |
+| SEARCHING| Root, own root      | LEVELLING if the worker has only less, else ALIGNING       |
 | ALIGNING | Aligned             | LEVELLING                                                  |
 | LEVELLING| Acks                | stays: batches from memory, or from disk, within the window|
 """
@@ -97,8 +97,8 @@ class Progress:
             raise InvariantError("a search follows a Welcome")
         self.phase = Phase.SEARCHING
         high = min(welcome.size, log.tip)
-        if high > log.stored_size and log.known_root(high) is None:
-            high = log.stored_size  # not where one of our own batches ends: they part before it
+        if high > log.stored_size and (high != welcome.size or log.known_root(high) != welcome.root):
+            high = log.stored_size  # the disk can tell about no more; what is not stored is of this epoch
         self.search = RootSearch(self.name, self.session, welcome, low=welcome.commit_size, high=high)
         return self.search.ask(log) + self._found(log)
 
@@ -117,9 +117,11 @@ class Progress:
         if agreed < self.welcome.commit_size:
             return self._fork()
         surplus = self.welcome.size - agreed
-        if not surplus:
-            return self.aligned(agreed, log)
+        if not surplus and agreed < log.tip:
+            return self.aligned(agreed, log)  # the next batch proves to the worker that the logs agree
         self.phase, self.next_offset = Phase.ALIGNING, agreed
+        if not surplus:
+            return [Send(self.name, Align(agreed))]
         text = f"{self.name} has {surplus} records that never were committed; it puts them aside"
         fields = {"peer": self.name, "size": agreed, "peer_size": self.welcome.size}
         return [Note("warning", "align", text, fields), Send(self.name, Align(agreed))]

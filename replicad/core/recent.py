@@ -24,6 +24,11 @@ class RecentBatches:
         self._by_offset: dict[int, Batch] = {}
         self._roots: dict[int, bytes] = {}
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the bodies held."""
+        return self._bytes
+
     def add(self, batch: Batch) -> None:
         self._batches.append(batch)
         self._by_offset[batch.first_offset] = batch

@@ -5,8 +5,9 @@ performs the effects, in their written order.
 
 1. A frame of an epoch below the promised one is answered with Refused and changes nothing.
 2. Ack(size) only after everything below size is on disk.
-3. The commit size is never above what is on disk, and moves only in a session whose log is known to agree with the
-   master's: it follows an Align or the master's own word that none is needed (its first batch or commit size).
+3. The commit size is never above what is on disk. It moves, and Ack tells of more than nothing, only once this log is
+   known to be the beginning of the master's: after an Align, or a batch of the master's with the root that follows.
+4. From then on nothing is dropped from it in that epoch, whatever the master says.
 """
 
 from __future__ import annotations
@@ -85,6 +86,7 @@ class Worker:
         self._commit_told = 0  # by the master, in this session
         self._probe = 0  # latest that the master sent in this session
         self._align_to: int | None = None  # asked for in this session
+        self._agreed_epoch = 0  # in which this log was last known to be the beginning of the master's
         self._truncating = False
         self._last_heard = 0.0
         self._now = 0.0
@@ -212,7 +214,7 @@ class Worker:
         return [note, StateChanged(self.state, self.detail)]
 
     def _tick(self, _: Tick) -> list[Effect]:
-        if self._session is None or self._now - self._last_heard < self.settings.unhealthy_s:
+        if self._session is None or self._now < self._last_heard + self.settings.unhealthy_s:
             return []
         reason = f"silent for {self._now - self._last_heard:.1f} s"
         return [Hangup(self._session, reason), *self._peer_down(PeerDown(self._session, reason))]
@@ -220,17 +222,20 @@ class Worker:
     # --- the master's questions --------------------------------------------------------------------
 
     def _root_query(self, query: RootQuery) -> list[Effect]:
-        if query.size > self.log.stored_size:
+        if self._truncating or query.size > self.log.stored_size:
             text = f"the master asks for the root at {query.size}, the log ends at {self.log.stored_size}"
             raise PeerError("size", text)
+        self.log.roots_asked += 1
         return [ReadRoot(self._session or "", 0, query.size)]
 
     def _root_read(self, event: RootRead) -> list[Effect]:
+        self.log.roots_asked -= 1
         return [Send(event.peer, RootAnswer(event.size, event.root))] if event.peer == self._session else []
 
     def _fetch(self, fetch: Fetch) -> list[Effect]:
         log = self.log
-        return [ReadBatches(self._session or "", 0, fetch.from_offset, log.stored_size, fetch.max_bytes)]
+        max_bytes = min(fetch.max_bytes, self.settings.read_bytes)
+        return [ReadBatches(self._session or "", 0, fetch.from_offset, log.stored_size, max_bytes)]
 
     def _batches_read(self, event: BatchesRead) -> list[Effect]:
         if event.peer != self._session:
@@ -240,16 +245,18 @@ class Worker:
     def _align(self, align: Align) -> list[Effect]:
         """Put aside what the master does not have. A master that asks for what is committed is not to be believed."""
         log = self.log
+        busy = self._truncating or log.roots_asked or log.stored_size < log.tip
+        if busy or (self._agreed and align.size < log.tip):
+            raise PeerError("align", "the master aligns this log a second time, or while it asks or sends other things")
         invariant(
             align.size >= log.commit_size,
             f"master {self.master} of epoch {self.epoch} asks to drop records from {align.size} on, "
             f"but {log.commit_size} are committed here",
         )
-        invariant(log.stored_size == log.tip, "aligning while records are being stored")
         if align.size > log.tip:
             raise PeerError("size", f"the master aligns to {align.size}, the log ends at {log.tip}")
         if align.size == log.tip:
-            return [Send(self._session or "", Aligned(align.size))]
+            return self._aligned()
         self._align_to, self._truncating = align.size, True
         reason = f"never committed, and not in the log of {self.master}, master of epoch {self.epoch}"
         return [Truncate(align.size, reason)]
@@ -260,16 +267,25 @@ class Worker:
         text = f"put {dropped} records aside that never were committed, from offset {self.log.tip} on"
         effects: list[Effect] = [Note("warning", "quarantined", text, {"size": self.log.tip, "epoch": self.epoch})]
         if self._session is not None and self._align_to == self.log.tip:
-            effects.append(Send(self._session, Aligned(self.log.tip)))
+            effects += self._aligned()
         self._align_to, self._truncating = None, False
         return effects + self._greet()
+
+    def _aligned(self) -> list[Effect]:
+        self._agreed_epoch = self.epoch
+        self._told(0)
+        return [Send(self._session or "", Aligned(self.log.tip))]
 
     # --- batches -----------------------------------------------------------------------------------
 
     def _append(self, frame: AppendBatch) -> list[Effect]:
         batch = frame.batch
+        if self._truncating:
+            raise PeerError("align", "the master sends records before this log is aligned")
         if batch.epoch > self.epoch:
             raise PeerError("epoch", f"batch of epoch {batch.epoch} in a session of epoch {self.epoch}")
+        if batch.epoch == self.epoch and batch.signer != self.master:
+            raise PeerError("signer", f"batch of epoch {batch.epoch} is signed by {batch.signer}, not by {self.master}")
         append, tree = check_batch(
             batch,
             tree=self.log.tree,
@@ -278,6 +294,7 @@ class Worker:
             verifiers=self._verifiers,
             decode=self._decode,
         )
+        self._agreed_epoch = self.epoch
         self._told(frame.commit_size)
         self.log.appended(append, tree)
         return [StoreBatch(append, self.log.commit_size)]
@@ -285,20 +302,30 @@ class Worker:
     def _heartbeat(self, frame: Heartbeat) -> list[Effect]:
         self._probe = max(self._probe, frame.probe)
         self._told(frame.commit_size)
-        return [Send(self._session or "", Ack(self.log.stored_size, self._probe))]
+        return [self._ack()]
+
+    def _ack(self) -> Effect:
+        return Send(self._session or "", Ack(self.log.stored_size if self._agreed else 0, self._probe))
+
+    @property
+    def _agreed(self) -> bool:
+        return self._agreed_epoch == self.epoch
 
     def _told(self, commit_size: int) -> None:
         self._commit_told = max(self._commit_told, commit_size)
-        self.log.commit(min(self._commit_told, self.log.stored_size))
+        if self._agreed:
+            self.log.commit(min(self._commit_told, self.log.stored_size))
 
     def _stored(self, event: Stored) -> list[Effect]:
         self.log.stored(event.size)
         if self._session is None or not self._greeted:
             return self._greet()
-        self.log.commit(min(self._commit_told, self.log.stored_size))
-        return [Send(self._session, Ack(self.log.stored_size, self._probe))]
+        self._told(0)
+        return [self._ack()]
 
     def _store_failed(self, event: StoreFailed) -> list[Effect]:
         """Nothing more was stored: the log is what is on disk, and the master will send the rest again."""
         self.log.reset(event.tree, event.last_epoch)
-        return self._end_session(event.reason, event.text) + self._greet()
+        if not self._greeted:  # what failed came from an earlier session
+            return self._greet()
+        return self._end_session(event.reason, event.text)

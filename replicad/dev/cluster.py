@@ -109,17 +109,14 @@ class DevCluster:
             for each in starting:
                 each.close()
 
-    def signal(self, name: str, number: signal.Signals) -> None:
+    def send_signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal (SIGSTOP, SIGCONT ...). OperatorError when the node does not run."""
         if not process.send(self.node(name), number):
             raise OperatorError(f"{name} does not run")
 
     def kill(self, *names: str) -> None:
         """kill -9 the nodes named (all: none named) and wait until they are gone."""
-        nodes = self._named(names)
-        for node in nodes:
-            process.send(node, signal.SIGKILL)
-        self._wait_gone(nodes, timeout_s=STOP_TIMEOUT_S)
+        self._end(self._named(names), signal.SIGKILL, timeout_s=STOP_TIMEOUT_S)
 
     def stop(self, *names: str, timeout_s: float = STOP_TIMEOUT_S, say: Callable[[str], None] | None = None) -> None:
         """Stop the nodes named (all: none named) in order; those that do not run are left alone.
@@ -130,10 +127,8 @@ class DevCluster:
         nodes = self._named(names)
         for role in ("master", "worker"):
             group = [node for node in nodes if node.role == role]
-            for node in group:
-                process.send(node, signal.SIGTERM)
-                process.send(node, signal.SIGCONT)  # a stopped process would never see the SIGTERM
-            for node in self._wait_gone(group, timeout_s=timeout_s):
+            # SIGCONT: a process that was stopped (SIGSTOP) would never see its SIGTERM
+            for node in self._end(group, signal.SIGTERM, signal.SIGCONT, timeout_s=timeout_s):
                 if say:
                     say(f"{node.name} has not ended {timeout_s:g} s after SIGTERM: killing it")
                 self.kill(node.name)
@@ -152,9 +147,9 @@ class DevCluster:
     def _named(self, names: Sequence[str]) -> list[DevNode]:
         return [self.node(name) for name in names] if names else list(self.nodes)
 
-    def _wait_gone(self, nodes: Sequence[DevNode], *, timeout_s: float) -> list[DevNode]:
-        """Wait for all to end, ``timeout_s`` in all; returns those that have not."""
-        left = process.wait_gone(nodes, timeout_s=timeout_s)
+    def _end(self, nodes: Sequence[DevNode], *numbers: signal.Signals, timeout_s: float) -> list[DevNode]:
+        """Signal all and wait for all to end, ``timeout_s`` in all; returns those that have not."""
+        left = process.end(nodes, *numbers, timeout_s=timeout_s)
         self._reap()
         for node in nodes:
             process.forget(node)

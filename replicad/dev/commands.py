@@ -25,6 +25,7 @@ from replicad.errors import ExitCode, OperatorError, ReplicadError
 DEFAULT_DIR = Path("replicad-dev")  # in the working folder: the data are to be found again, and not shared by chance
 DEFAULT_NODES = 3
 DEFAULT_BASE_PORT = 50052
+MAX_PORT = 65535
 LOOK_AGAIN_S = 1.0  # a node that another terminal started has no other way to make itself known to us
 
 _DESCRIPTION = """\
@@ -46,7 +47,8 @@ def main(argv: list[str], *, command: Sequence[str] | None = None) -> int:
     try:
         if argv[:1] == ["start"]:
             return _start(_start_parser().parse_args(argv[1:]), command)
-        return _run(_parser().parse_args(argv), command)
+        options = _parser().parse_args(argv)
+        return run(options.dir, nodes=options.nodes, base_port=options.base_port, command=command)
     except ReplicadError as error:
         print(f"replicad dev: {error}", file=sys.stderr)
         return error.exit_code
@@ -61,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--nodes", type=_number(1, MAX_NODES), metavar="N", help=f"default: {DEFAULT_NODES}")
     _add_dir(parser)
     parser.add_argument(
-        "--base-port", type=_number(1, 65535), metavar="PORT", help=f"node-1's; default: {DEFAULT_BASE_PORT}"
+        "--base-port", type=_number(1, MAX_PORT), metavar="PORT", help=f"node-1's; default: {DEFAULT_BASE_PORT}"
     )
     parser.epilog = "See also: replicad dev start --help"
     return parser
@@ -98,9 +100,20 @@ def _start(options: argparse.Namespace, command: Sequence[str] | None) -> int:
     return ExitCode.OK
 
 
-def _run(options: argparse.Namespace, command: Sequence[str] | None) -> int:
+def run(
+    folder: Path,
+    *,
+    nodes: int | None = None,
+    base_port: int | None = None,
+    command: Sequence[str] | None = None,
+    then: Callable[[DevCluster], bool] | None = None,
+) -> int:
+    """Have a cluster up in ``folder`` until a stop signal comes; the exit code.
+
+    ``then`` is called once all nodes are ready, and says whether to stay up after it.
+    """
     with _stop_signals() as stop_fd:
-        cluster = _open_or_create(options, command)
+        cluster = _open_or_create(folder, nodes=nodes, base_port=base_port, command=command)
         with _only_one_dev(cluster):
             if running := cluster.running():
                 raise _still_running(cluster, running)
@@ -109,8 +122,10 @@ def _run(options: argparse.Namespace, command: Sequence[str] | None) -> int:
                 _say(f"starting {len(cluster.nodes)} nodes in {cluster.layout.folder} ...")
                 if cluster.start(interrupt_fd=stop_fd):
                     cluster.layout.publish_env()
-                    _say(_welcome(cluster))
-                    _watch(cluster, stop_fd)
+                    if then is None or then(cluster):
+                        running = cluster.running()  # from here on, whatever ends is told of
+                        _say(_welcome(cluster, running))
+                        _watch(cluster, running, stop_fd)
                 _say("stopping all nodes ...")
             finally:
                 cluster.stop(say=_say)
@@ -118,19 +133,20 @@ def _run(options: argparse.Namespace, command: Sequence[str] | None) -> int:
     return ExitCode.OK
 
 
-def _open_or_create(options: argparse.Namespace, command: Sequence[str] | None) -> DevCluster:
-    if not layout.exists(options.dir):
-        base_port = options.base_port or DEFAULT_BASE_PORT
-        count = options.nodes or DEFAULT_NODES
-        if base_port + count - 1 > 65535:
-            raise OperatorError(f"{count} ports from {base_port} on go beyond 65535; give a lower --base-port")
-        return DevCluster.create(options.dir, ports=range(base_port, base_port + count), command=command)
-    cluster = DevCluster.open(options.dir, command=command)
+def _open_or_create(
+    folder: Path, *, nodes: int | None, base_port: int | None, command: Sequence[str] | None
+) -> DevCluster:
+    if not layout.exists(folder):
+        first, count = base_port or DEFAULT_BASE_PORT, nodes or DEFAULT_NODES
+        if first + count - 1 > MAX_PORT:
+            raise OperatorError(f"{count} ports from {first} on go beyond {MAX_PORT}; give a lower --base-port")
+        return DevCluster.create(folder, ports=range(first, first + count), command=command)
+    cluster = DevCluster.open(folder, command=command)
     made_with = {"--nodes": len(cluster.nodes), "--base-port": int(cluster.nodes[0].address.rpartition(":")[2])}
-    for option, asked in (("--nodes", options.nodes), ("--base-port", options.base_port)):
+    for option, asked in (("--nodes", nodes), ("--base-port", base_port)):
         if asked is not None and asked != made_with[option]:
             raise OperatorError(
-                f"the cluster in {options.dir} was made with {option} {made_with[option]}, not {asked}; leave "
+                f"the cluster in {folder} was made with {option} {made_with[option]}, not {asked}; leave "
                 f"{option} out to go on with it, or make another one in another --dir"
             )
     return cluster
@@ -142,12 +158,13 @@ def _still_running(cluster: DevCluster, running: dict[str, int]) -> OperatorErro
     return OperatorError(f"of the cluster in {cluster.layout.folder} there still run {nodes}; stop them: kill {pids}")
 
 
-def _welcome(cluster: DevCluster) -> str:
+def _welcome(cluster: DevCluster, running: dict[str, int]) -> str:
     folder = _shell_path(cluster)
     last = cluster.nodes[-1].name
     width = max(len(node.name) for node in cluster.nodes)
     rows = [
-        f"  {node.name:{width}}  {node.role:6}  {node.address}  pid {cluster.pid(node.name)}" for node in cluster.nodes
+        f"  {node.name:{width}}  {node.role:6}  {node.address}  pid {running.get(node.name, '-')}"
+        for node in cluster.nodes
     ]
     return "\n".join(
         (
@@ -167,9 +184,9 @@ def _welcome(cluster: DevCluster) -> str:
     )
 
 
-def _watch(cluster: DevCluster, stop_fd: int) -> None:
-    """Tell of nodes that end and of nodes that are back, until a stop signal comes."""
-    known = cluster.running()
+def _watch(cluster: DevCluster, running: dict[str, int], stop_fd: int) -> None:
+    """Tell of nodes that end and of nodes that are back, until a stop signal comes; ``running`` are told already."""
+    known = running
     while True:
         with contextlib.ExitStack() as stack:
             held = [process.held(node) for node in cluster.nodes if node.name in known]

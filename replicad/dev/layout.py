@@ -13,6 +13,7 @@ its log.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shlex
@@ -32,7 +33,8 @@ from replicad.errors import OperatorError
 
 CLUSTER = "dev"
 FIRST_NODE = "node-1"
-TOKEN_BYTES = 24  # 192 random bits: nobody guesses it, and it fits a line
+TEST_PORTS = range(10_000, 32_768)  # net.ipv4.ip_local_port_range begins at 32768
+TOKEN_BYTES = 24  # 192 random bits: nobody guesses it, and its hex digits need no quoting anywhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,7 @@ def create(
         for name in names:
             (folder / name).mkdir(parents=True, exist_ok=True)
         if token != "":
-            write_private(folder / "token", f"{token or secrets.token_urlsafe(TOKEN_BYTES)}\n")
+            write_private(folder / "token", f"{token or secrets.token_hex(TOKEN_BYTES)}\n")
         public_keys = [_node_key(folder / name / "key", name) for name in names]
         nodes = [
             {"name": name, "address": f"127.0.0.1:{port}", "public_key": public_key}
@@ -151,12 +153,20 @@ def load(folder: Path) -> Layout:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on at this moment, for tests."""
+    """Ports of 127.0.0.1 that nobody listens on at this moment, for tests.
+
+    Below those that Linux gives to outgoing connections: one of these could take a port while its node is down, even
+    the very connection that is tried to that node.
+    """
     with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+        ports: list[int] = []
+        while len(ports) < count:
+            port = TEST_PORTS.start + secrets.randbelow(len(TEST_PORTS))
+            each = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                each.bind(("127.0.0.1", port))
+                ports.append(port)
+        return ports
 
 
 def write_private(path: Path, text: str) -> None:

@@ -28,6 +28,7 @@ from replicad.dev.layout import DevNode
 from replicad.errors import OperatorError
 
 DATAGRAM_BYTES = 4096  # sd_notify messages are a few short lines
+EXIT_TIMEOUT_S = 5.0  # a process that has let go of its memory needs milliseconds for the rest
 LOG_LINES = 15  # of a node that did not come up: its last events and, if need be, a traceback's end
 
 #: The daemon's own variables, and the service manager's: a node of ours must not take them from our environment.
@@ -48,11 +49,13 @@ def held(node: DevNode) -> Iterator[Held | None]:
     try:
         pid = int(node.pid_file.read_text())
         pidfd = os.pidfd_open(pid)
-        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")  # empty for a zombie
+        command_line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        if not command_line:  # on its way out; until it is gone, it still holds its port and its data folder
+            readable([pidfd], timeout_s=EXIT_TIMEOUT_S)
     except (OSError, ValueError, OverflowError):  # no file, not a pid in it, or no such process
-        arguments = []
+        command_line = b""
     try:
-        yield Held(pid, pidfd) if os.fsencode(node.config_file) in arguments else None
+        yield Held(pid, pidfd) if os.fsencode(node.config_file) in command_line.split(b"\0") else None
     finally:
         if pidfd >= 0:
             os.close(pidfd)
@@ -73,12 +76,16 @@ def send(node: DevNode, number: signal.Signals) -> bool:
     return False
 
 
-def wait_gone(nodes: Iterable[DevNode], *, timeout_s: float) -> list[DevNode]:
-    """Wait until the nodes' processes have ended, whoever's children they are; returns those that go on."""
+def end(nodes: Iterable[DevNode], *numbers: signal.Signals, timeout_s: float) -> list[DevNode]:
+    """Signal the nodes and wait until they are gone, whoever's children they are; returns those that go on."""
     deadline = time.monotonic() + timeout_s
     with contextlib.ExitStack() as stack:
-        processes = {node: process for node in nodes if (process := stack.enter_context(held(node)))}
-        left = {process.pidfd: node for node, process in processes.items()}
+        found = [(node, stack.enter_context(held(node))) for node in nodes]
+        left = {process.pidfd: node for node, process in found if process}
+        for pidfd in left:
+            for number in numbers:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(pidfd, number)
         while left and (left_s := deadline - time.monotonic()) > 0:
             for pidfd in readable(left, timeout_s=left_s):
                 del left[pidfd]

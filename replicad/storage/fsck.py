@@ -107,21 +107,21 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     must be able to make or map its shared index."""
     wal = path.with_name(path.name + "-wal")
     whole = not wal.exists() or wal.stat().st_size == 0
-    try:
-        with opening(path):
-            connection = schema.connect(path, mode="ro&immutable=1" if whole else "ro")
-            connection.execute("PRAGMA trusted_schema = OFF")
-            connection.execute("PRAGMA cell_size_check = ON")
-            connection.execute(f"PRAGMA cache_size = -{schema.WRITER_CACHE_KIB}")
-            connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # opens the file for real
-    except DataFolderError as exc:
-        if whole:
-            raise
-        raise DataFolderError(
-            f"{exc}. Its newest batches are in {wal.name}, which SQLite reads only where it may write "
-            f"{path.name}-shm beside it: copy the folder to where you can write, and verify the copy"
-        ) from exc
+    with opening(path):
+        connection = schema.connect(path, mode="ro&immutable=1" if whole else "ro")
     with closing(connection):
+        try:
+            with opening(path):
+                schema.set_up(connection, cache_kib=schema.WRITER_CACHE_KIB)
+                connection.execute("PRAGMA cell_size_check = ON")
+                connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # opens the file for real
+        except DataFolderError as exc:
+            if whole:
+                raise
+            raise DataFolderError(
+                f"{exc}. Its newest batches are in {wal.name}, which SQLite reads only where it may write "
+                f"{path.name}-shm beside it: copy the folder to where you can write, and verify the copy"
+            ) from exc
         yield connection
 
 
@@ -142,6 +142,7 @@ class _Audit:
         self.tree = Tree()
         self._batches = self._epochs = self._last_epoch = 0
         meta = schema.read_meta(connection, path)
+        self._meta_keys = frozenset(meta)
         self._cluster, self._node = meta.get("cluster", ""), meta.get("node", "")
         if self._cluster != cluster:
             raise DataFolderError(f"{path} is of cluster {self._cluster!r}, not {cluster!r}: name the right one")
@@ -150,6 +151,8 @@ class _Audit:
     def run(self) -> None:
         """Raises _FaultError at the first fault, by offset."""
         schema.check_schema(self._connection)
+        if self._meta_keys != schema.META_KEYS:
+            raise _FaultError(None, f"meta has the rows {sorted(self._meta_keys)}, not {sorted(schema.META_KEYS)}")
         self._connection.execute("BEGIN")  # one state of the folder over all statements
         promised_epoch = self._read_state()
         fault: _FaultError | None = None
@@ -187,9 +190,7 @@ class _Audit:
 
     def _check_batch(self, batch: Batch) -> None:
         if min(batch.first_offset, batch.epoch, batch.time_ms) < 0 or not 1 <= batch.count < 1 << 32:
-            raise _FaultError(
-                self.tree.size, f"the batch at offset {batch.first_offset} holds impossible numbers"
-            )
+            raise _FaultError(self.tree.size, f"the batch at offset {batch.first_offset} holds impossible numbers")
         try:
             append, tree = check_batch(
                 batch,

@@ -12,8 +12,6 @@ inside SQLite.
 from __future__ import annotations
 
 import json
-import os
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +36,7 @@ from replicad.storage.reader import (
     read_tree,
     stored_tile,
 )
+from replicad.storage.wal import WalIndex
 
 # One row a batch. The ids, tiles and commit size of all the batches stand in the first row: `ids` a JSON list,
 # `tile_places` a JSON list of [level, index, start, length] in `tile_hashes`, start from 1.
@@ -61,10 +60,6 @@ _APPEND = tuple(f"INSERT INTO append VALUES {', '.join([_ROW] * rows)}" for rows
 
 _DELETE_IDS = "DELETE FROM ids WHERE id IN (SELECT value FROM json_each(?))"
 
-# mxFrame, the number of committed frames in the WAL: https://www.sqlite.org/walformat.html, section 2.1, bytes 16..19
-# of the shared index, in the machine's byte order. SQLite tells it only to C.
-_WAL_FRAMES = struct.Struct("=I")
-_WAL_FRAMES_AT = 16
 # Readers that overlap all the time keep a WAL from starting over; at so many times CHECKPOINT_FRAMES the writer waits
 # for them (each reads for milliseconds), so that the file stays under 128 MiB and one transaction.
 _WAL_LIMIT_FACTOR = 8
@@ -85,8 +80,8 @@ class SqliteStore:
         self._path = schema.database_path(data_dir)
         self._failure: StorageError | None = None
         self._checkpoint_at = schema.CHECKPOINT_FRAMES
-        self._wal_index = -1  # a handle, once the index is there
         self._closed = False
+        self._wal: WalIndex | None = None
         prepare_folder(data_dir)
         self._lock = FolderLock(data_dir)
         try:
@@ -114,8 +109,8 @@ class SqliteStore:
         self._promised_epoch, self._promised_to, self._commit_size = row
         if self._commit_size > self._size:
             raise DamagedError(f"{self._path} ends at {self._size}, below its commit size {self._commit_size}")
-        # Held until all connections are closed: closing it would drop SQLite's own locks on that file.
-        self._wal_index = os.open(self._path.with_name(self._path.name + "-shm"), os.O_RDONLY | os.O_CLOEXEC)
+        schema.grow_wal(self._writer, self._path)
+        self._wal = WalIndex(self._path)
 
     def load(self) -> StoreState:
         """The state to start from. Reads the last batches (255 records, and what shares a batch with them) and a tile a
@@ -245,18 +240,13 @@ class SqliteStore:
             self._failure = exc
             raise
 
-    def _wal_frames(self) -> int:
-        """Committed frames in the WAL now."""
-        frames: int = _WAL_FRAMES.unpack(os.pread(self._wal_index, _WAL_FRAMES.size, _WAL_FRAMES_AT))[0]
-        return frames
-
     def _checkpoint(self) -> None:
         """Move the WAL into the database when there is enough of it.
 
         It runs when the caller's own change is in the WAL and synced, so it never raises: a failure of the disk is
         raised by the next writing call, and a full one by the next that finds no room.
         """
-        frames = self._wal_frames()
+        frames = self._wal.frames() if self._wal else 0
         if frames < schema.CHECKPOINT_FRAMES:  # a new round of the WAL
             self._checkpoint_at = schema.CHECKPOINT_FRAMES
         if frames < self._checkpoint_at:
@@ -298,8 +288,8 @@ class SqliteStore:
         self._closed = True
         self._reader.close()
         self._writer.close()
-        if self._wal_index >= 0:
-            os.close(self._wal_index)
+        if self._wal is not None:
+            self._wal.close()
         self._lock.release()
 
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import functools
 import hmac
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any
 
 import grpc
 
-from replicad.errors import BadRequest, InternalError, PeerError, RateLimited, ReplicadError, ServiceError, Unauthorized
+from replicad.errors import BadRequest, InternalError, RateLimited, ServiceError, Unauthorized
 from replicad.logs import Logger
 from replicad.wire.codec import status_trailer
 from replicad.wire.parsing import M, ParseError, parse
@@ -65,8 +66,6 @@ class Gate:
 
     async def fail(self, context: Context, exc: BaseException) -> None:
         """End the call with an error that the caller can take apart; ours to mend are logged, and say no more."""
-        if isinstance(exc, PeerError):
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"{exc.reason}: {exc}")
         if not isinstance(exc, ServiceError):
             self._log.error("call_failed", f"{type(exc).__name__} in a call", exc=exc)
             exc = InternalError("the node failed in this call; its log says why")
@@ -74,19 +73,23 @@ class Gate:
         await context.abort(_CODES[exc.grpc_status], exc.message)
 
     def unary(
-        self, call: Callable[[bytes, str], Awaitable[bytes]]
+        self, call: Callable[[bytes, str], Awaitable[bytes]], *, open_to_all: bool = False
     ) -> Callable[[bytes, Context], Awaitable[bytes | None]]:
-        """A handler of one request and one answer: ``call(request, author)``."""
+        """A handler of one request and one answer: ``call(request, author)``.
+
+        ``open_to_all``: with no token, and beside the limits: a probe must get through to a node that is full.
+        """
 
         @functools.wraps(call)
         async def handler(request: bytes, context: Context) -> bytes | None:
             peer, entered = context.peer(), False
             try:
-                author = self.author(context)
-                self.enter(peer)
-                entered = True
+                author = ANONYMOUS if open_to_all else self.author(context)
+                if not open_to_all:
+                    self.enter(peer)
+                    entered = True
                 return await call(request, author)
-            except (ReplicadError, OSError, ValueError, LookupError) as exc:
+            except Exception as exc:  # whatever it is: its text is for our log, not for the caller
                 await self.fail(context, exc)
             finally:
                 if entered:
@@ -96,7 +99,7 @@ class Gate:
         return handler
 
     def streaming(
-        self, call: Callable[[Any, Context, str], AsyncIterator[bytes]]
+        self, call: Callable[[Any, Context, str], AsyncGenerator[bytes, None]], *, open_to_all: bool = False
     ) -> Callable[[Any, Context], AsyncIterator[bytes]]:
         """A handler that answers with a stream: ``call(request or requests, context, author)``."""
 
@@ -104,12 +107,14 @@ class Gate:
         async def handler(request: Any, context: Context) -> AsyncIterator[bytes]:
             peer, entered = context.peer(), False
             try:
-                author = self.author(context)
-                self.enter(peer)
-                entered = True
-                async for response in call(request, context, author):
-                    yield response
-            except (ReplicadError, OSError, ValueError, LookupError) as exc:
+                author = ANONYMOUS if open_to_all else self.author(context)
+                if not open_to_all:
+                    self.enter(peer)
+                    entered = True
+                async with aclosing(call(request, context, author)) as responses:
+                    async for response in responses:
+                        yield response
+            except Exception as exc:
                 await self.fail(context, exc)
             finally:
                 if entered:

@@ -6,10 +6,9 @@ Open to all: a probe has no token. Must not know what makes a node ready.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
-import grpc
-
+from replicad.errors import NotFound
 from replicad.transport.calls import Context, parse_request
 from replicad.wire.v1 import health_pb2 as pb
 
@@ -34,15 +33,18 @@ class Health:
     def _status(self) -> int:
         return _STATUS.SERVING if self._serving else _STATUS.NOT_SERVING
 
-    async def check(self, request: bytes, context: Context) -> bytes:
+    async def check(self, request: bytes, author: str) -> bytes:
+        """The handler of Check."""
+        del author
         service = parse_request(pb.HealthCheckRequest, request).service
         if service not in SERVICES:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service {service[:64]!r} here")
+            raise NotFound(f"no service {service[:64]!r} here")
         return _STATUS(status=self._status()).SerializeToString()  # type: ignore[arg-type]
 
-    async def watch(self, request: bytes, context: Context) -> AsyncIterator[bytes]:
-        """Tells the status now and whenever it changes; of an unknown service too, as the protocol has it."""
-        del context
+    async def watch(self, request: bytes, context: Context, author: str) -> AsyncGenerator[bytes, None]:
+        """The handler of Watch: the status now and whenever it changes; of an unknown service too, as the protocol
+        has it."""
+        del context, author
         service = parse_request(pb.HealthCheckRequest, request).service
         if service not in SERVICES:
             yield _STATUS(status=_STATUS.SERVICE_UNKNOWN).SerializeToString()

@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import random
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any, cast
 
 import grpc
@@ -17,7 +17,7 @@ from grpc import aio
 
 from replicad.backoff import backoff_s
 from replicad.config import Timeouts
-from replicad.core.frames import AppendBatch, MasterFrame, Refused, WorkerFrame
+from replicad.core.frames import Ack, AppendBatch, MasterFrame, Refused, WorkerFrame
 from replicad.core.worker import Worker
 from replicad.errors import PeerError
 from replicad.logs import Logger
@@ -98,11 +98,11 @@ class Dialer:
         self._rng = random.Random()  # noqa: S311 - jitter
 
     async def run(self) -> None:
-        """Keep a stream to the worker; back off with jitter while it can't be had."""
+        """Keep a stream to the worker; back off with jitter while it can't be had, or ends before any use of it."""
         attempt = 0
         while True:
-            was_up, reason = await self._stream()
-            attempt = 0 if was_up else attempt + 1
+            was_of_use, reason = await self._stream()
+            attempt = 0 if was_of_use else attempt + 1
             if attempt == 1:
                 self._log.info("unreachable", f"{self._name}: {reason}", peer=self._name, address=self._address)
             timeouts = self._timeouts
@@ -110,22 +110,32 @@ class Dialer:
             await asyncio.sleep(backoff_s(attempt, low_s=low, high_s=high, rng=self._rng))
 
     async def _stream(self) -> tuple[bool, str]:
-        """One stream, from dialling to its end: whether the worker answered in it, and why it ended."""
+        """One stream, from dialling to its end: whether the worker followed in it, and why it ended.
+
+        A worker that answers only to refuse is of no use: dialled again at once, it would refuse at once.
+        """
         outbox = Outbox(self._encode)
-        loop, answered, reason, up = asyncio.get_running_loop(), False, "the stream ended", False
+        loop, followed, reason, up = asyncio.get_running_loop(), False, "the stream ended", False
         async with aio.insecure_channel(self._address, options=_CHANNEL) as channel:
             try:
                 async with asyncio.timeout(self._timeouts.unhealthy_s):
-                    await channel.channel_ready()
+                    await _connect(channel, self._address)
                 replicate: aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(REPLICATE)
                 call = replicate(aiter(outbox), metadata=self._metadata)
                 up = True
                 outbox.on_hang_up = lambda: loop.call_later(HANG_UP_S, call.cancel)
                 self._runtime.peer_up(self._name, outbox)
                 while (data := await call.read()) is not aio.EOF:
-                    answered = True
-                    self._runtime.frame_arrived(self._name, outbox, decode_worker_frame(cast(bytes, data)))
+                    frame = decode_worker_frame(cast(bytes, data))
+                    followed = followed or isinstance(frame, Ack)
+                    self._runtime.frame_arrived(self._name, outbox, frame)
                 reason = await call.details() or reason
+            except asyncio.CancelledError:
+                if _is_cancelled():
+                    raise
+                reason = "hung up"  # by us, and the worker did not end the stream: gRPC tells that as a cancellation
+            except ConnectionError as exc:
+                reason = str(exc)
             except TimeoutError:
                 reason = f"no connection to {self._address} within {self._timeouts.unhealthy_s:g} s"
             except PeerError as exc:
@@ -136,7 +146,21 @@ class Dialer:
                 if up:
                     outbox.hang_up(reason)
                     self._runtime.peer_down(self._name, outbox, outbox.reason or reason)
-        return answered, outbox.reason or reason
+        return followed, outbox.reason or reason
+
+
+async def _connect(channel: aio.Channel, address: str) -> None:
+    """Raises ConnectionError at the first try that fails: gRPC's own waiting between tries is longer than ours."""
+    while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            raise ConnectionError(f"nobody takes connections at {address}")
+        await channel.wait_for_state_change(state)
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody wants this task to end, and it is not only the call in it that has ended."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class Acceptor:
@@ -146,7 +170,7 @@ class Acceptor:
         self._runtime, self._log = runtime, log
         self._streams = itertools.count(1)
 
-    async def replicate(self, requests: object, context: Context, author: str) -> AsyncIterator[bytes]:
+    async def replicate(self, requests: object, context: Context, author: str) -> AsyncGenerator[bytes, None]:
         """The handler of Replicate."""
         del requests, author
         if not isinstance(self._runtime.machine, Worker):

@@ -6,7 +6,7 @@ Owns the stream's pace. Must not know how a frame gets its answer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 from grpc import aio
 
@@ -66,15 +66,18 @@ class Posting:
                 "(limits.batch_records); send fewer in a frame"
             )
 
-    async def post_stream(self, requests: object, context: Context, author: str) -> AsyncIterator[bytes]:
+    async def post_stream(self, requests: object, context: Context, author: str) -> AsyncGenerator[bytes, None]:
         """The handler of PostStream."""
         del requests  # read by context.read(), which costs less than the iterator
         results = PostResults(self._config.limits.stream_frames)
+        yield encode_post_results([])  # so that the client knows it is let in before it sends: see log.proto
         reader = asyncio.create_task(self._read(context, author, results))
         try:
             while (answer := await results.next()) is not None:
                 yield answer
             await reader
+            if results.fault is not None:
+                raise results.fault
         finally:
             reader.cancel()
 
@@ -82,6 +85,7 @@ class Posting:
         limits = self._config.limits
         try:
             while (data := await context.read()) is not aio.EOF:
+                await results.room()
                 try:
                     frame = decode_post_frame(data, payload_bytes=limits.payload_bytes, frame_bytes=limits.frame_bytes)
                 except FrameError as exc:
@@ -93,6 +97,8 @@ class Posting:
                     continue
                 self.submit(frame, author, results)
                 await self._runtime.wait_for_room(limits.queue_bytes)
+        except ServiceError as exc:
+            results.fault = exc
         finally:
             results.no_more()
 
@@ -106,7 +112,10 @@ class Posting:
 
 
 class PostResults:
-    """The answers of one stream, from the runtime's callbacks to the stream's writer."""
+    """The answers of one stream, from the runtime's callbacks to the stream's writer.
+
+    1. At most ``limit`` frames wait for their answer, and about as many answers for the client to read them.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -114,10 +123,18 @@ class PostResults:
         self._expected = 0
         self._ended = False
         self._wake = asyncio.Event()
+        self._taken = asyncio.Event()
+        self.fault: ServiceError | None = None  # why no more frames are read, when that is the client's fault
 
     @property
     def full(self) -> bool:
         return self._expected >= self._limit
+
+    async def room(self) -> None:
+        """Wait while a client that does not read its answers has too many of them."""
+        while len(self._ready) >= self._limit:
+            self._taken.clear()
+            await self._taken.wait()
 
     def expect(self, sequence: int) -> Callable[[FrameResult], None]:
         """A callback for the frame's result."""
@@ -150,6 +167,7 @@ class PostResults:
             self._wake.clear()
             await self._wake.wait()
         ready, self._ready = self._ready, []
+        self._taken.set()
         return encode_post_results(ready)
 
     async def only(self) -> PostFrameResult:

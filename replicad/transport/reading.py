@@ -6,7 +6,7 @@ Owns ranges, levels and the pace of reading. Must not know who reads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import cast
 
 from replicad.config import Config
@@ -16,17 +16,17 @@ from replicad.errors import BadRequest, NotMaster, Unavailable
 from replicad.runtime import LEVELS, Runtime
 from replicad.transport.calls import Context, parse_request
 from replicad.wire.codec import decode_records, encode_list_response, encode_records
+from replicad.wire.parsing import MAX_PLACE
 from replicad.wire.v1 import log_pb2 as pb
 
 TAIL_BEAT_S = 1.0  # an idle tail says so this often: who follows finds a dead node soon
-FOREVER_MS = (1 << 63) - 1
 
 
 class Reading:
     def __init__(self, runtime: Runtime, config: Config) -> None:
         self._runtime, self._config = runtime, config
 
-    async def list_records(self, request: bytes, context: Context, author: str) -> AsyncIterator[bytes]:
+    async def list_records(self, request: bytes, context: Context, author: str) -> AsyncGenerator[bytes, None]:
         """The handler of List."""
         del context, author
         query = parse_request(pb.ListRequest, request)
@@ -34,10 +34,13 @@ class Reading:
         if query.HasField("min_offset"):
             await self._wait_for(level, query.min_offset)
         stop = await self._runtime.visible_size(level)
+        if query.HasField("min_offset") and stop <= query.min_offset:
+            raise Unavailable(f"offset {query.min_offset} is committed, but this node's disk has no room to note it")
         commit_size = await self._runtime.visible_size("committed")
-        left = query.limit or FOREVER_MS
+        left = query.limit or MAX_PLACE
         if query.HasField("since_ms") or query.HasField("until_ms"):
-            since_ms, until_ms = query.since_ms, query.until_ms if query.HasField("until_ms") else FOREVER_MS
+            since_ms = min(query.since_ms, MAX_PLACE)
+            until_ms = min(query.until_ms, MAX_PLACE) if query.HasField("until_ms") else MAX_PLACE
         else:
             since_ms, until_ms = None, None
             stop = min(stop, query.from_offset + left)
@@ -59,7 +62,7 @@ class Reading:
         if not sent:
             yield encode_list_response(commit_size, [])  # an empty answer still tells the commit size
 
-    async def tail(self, request: bytes, context: Context, author: str) -> AsyncIterator[bytes]:
+    async def tail(self, request: bytes, context: Context, author: str) -> AsyncGenerator[bytes, None]:
         """The handler of Tail. Begins with an empty response, so that the follower knows it is heard."""
         del context, author
         query = parse_request(pb.TailRequest, request)
@@ -72,6 +75,9 @@ class Reading:
                 continue
             stop = await self._runtime.visible_size(level)
             commit_size = await self._runtime.visible_size("committed")
+            if stop <= offset:  # known to be committed, but on a full disk that can't be noted, so it is not shown
+                await asyncio.sleep(TAIL_BEAT_S)
+                yield encode_list_response(commit_size, [])
             while offset < stop and (batches := await self._read(offset, stop, None, None)):
                 bodies = [_cut(batch, max(offset, batch.first_offset), min(stop, batch.end)) for batch in batches]
                 offset = min(stop, batches[-1].end)
@@ -101,6 +107,7 @@ class Reading:
 
     def _read(self, offset: int, stop: int, since_ms: int | None, until_ms: int | None) -> asyncio.Future[list[Batch]]:
         store, max_bytes = self._runtime.store, self._config.limits.read_bytes
+        offset = min(offset, MAX_PLACE)
         if since_ms is None or until_ms is None:
             future = self._runtime.disk.read(lambda: store.read(offset, max_bytes=max_bytes, until_offset=stop))
         else:

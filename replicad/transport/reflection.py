@@ -5,7 +5,7 @@ Owns the answers. Must not know the services: it is given the file descriptors t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -46,9 +46,9 @@ class Reflection:
         for dependency in file.dependencies:
             self._add(dependency)
 
-    async def info(self, requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[bytes]:
+    async def info(self, requests: AsyncIterator[bytes], context: Context, author: str) -> AsyncGenerator[bytes, None]:
         """The handler of ServerReflectionInfo."""
-        del context
+        del context, author
         async for data in requests:
             request = parse_request(self._pb.ServerReflectionRequest, data)
             response = self._pb.ServerReflectionResponse(valid_host=request.host)

@@ -5,6 +5,7 @@ Owns the listening port. Must not know what the methods do.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,8 @@ class Server:
 
     def __init__(self, config: Config, runtime: Runtime, *, log: Logger) -> None:
         self._config, self._runtime, self._log = config, runtime, log
+        for logger in ("grpc._cython.cygrpc", "asyncio"):  # the latter hears of it from older releases of gRPC
+            logging.getLogger(logger).addFilter(_is_news)
         self.health = Health()
         self.posting = Posting(runtime, config)
         limits = config.limits
@@ -61,12 +64,16 @@ class Server:
                 "Status": _unary(gate.unary(status.status)),
             },
             REPLICATION: {"Replicate": _both(gate.streaming(acceptor.replicate))},
-            HEALTH: {"Check": _unary(self.health.check), "Watch": _down(self.health.watch)},
+            HEALTH: {
+                "Check": _unary(gate.unary(self.health.check, open_to_all=True)),
+                "Watch": _down(gate.streaming(self.health.watch, open_to_all=True)),
+            },
         }
         if self._config.reflection:
             files = [module.DESCRIPTOR for module in (log_pb2, replication_pb2, health_pb2)]
             for service, protocol in REFLECTION.items():
-                services[service] = {"ServerReflectionInfo": _both(Reflection(protocol, files).info)}
+                info = gate.streaming(Reflection(protocol, files).info, open_to_all=True)
+                services[service] = {"ServerReflectionInfo": _both(info)}
         return services
 
     async def _post(self, request: bytes, author: str) -> bytes:
@@ -91,11 +98,17 @@ class Server:
         """Answer what is under way for up to ``grace_s`` seconds; then end all calls."""
         self.posting.stopping = True
         self.health.set_serving(False)
-        await self._runtime.drained(grace_s)
+        await self._runtime.drain(grace_s)
         await self._server.stop(STOP_CALLS_S)
 
 
 STOP_CALLS_S = 0.5  # for the last answers to go out; tails and replication would never end by themselves
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether what gRPC logs is worth a line: that a client left while an answer was on its way to it is not."""
+    exc = record.exc_info[1] if record.exc_info else None
+    return type(exc).__name__ != "ExecuteBatchError"  # gRPC has no public name for it
 
 
 def _unary(handler: Callable[..., Any]) -> Any:

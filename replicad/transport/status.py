@@ -13,7 +13,7 @@ from typing import cast
 from replicad import __version__
 from replicad.config import Config
 from replicad.core.master import Master
-from replicad.core.record import parse_leaf
+from replicad.core.record import MAX_ID_BYTES, parse_leaf
 from replicad.errors import BadRequest, NotFound, Unavailable
 from replicad.runtime import Runtime, read_contents
 from replicad.transport.calls import parse_request
@@ -79,8 +79,8 @@ class Status:
         """The handler of Outcome. NOT_FOUND when this node's log does not have the id."""
         del author
         message_id = parse_request(pb.OutcomeRequest, request).id
-        if not message_id:
-            raise BadRequest("id is empty; name the id to ask for")
+        if not (1 <= len(message_id) <= MAX_ID_BYTES and message_id.isascii() and message_id.isprintable()):
+            raise BadRequest(f"no record has such an id: 1 to {MAX_ID_BYTES} characters of printable ASCII")
         runtime, machine = self._runtime, self._runtime.machine
         offset = await self._offset(message_id)
         contents = await runtime.disk.read(lambda: read_contents(runtime.store, [offset], decode_records))

@@ -85,10 +85,12 @@ class LogBuilder:
 
     def add_messages(self, *batch: Messages, author: str = "anonymous") -> Append:
         """The next batch, of these messages."""
+        return self.add_parts([Part(each, author) for each in batch])
+
+    def add_parts(self, parts: Sequence[Part]) -> Append:
+        """The next batch, of messages with their authors."""
         self.time_ms += 1
-        append = self._sealer().seal(
-            [Part(each, author) for each in batch], tree=self.tree, epoch=self.epoch, time_ms=self.time_ms
-        )
+        append = self._sealer().seal(parts, tree=self.tree, epoch=self.epoch, time_ms=self.time_ms)
         self.appends.append(append)
         return append
 

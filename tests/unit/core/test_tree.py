@@ -338,9 +338,7 @@ def test_proofs_at_every_size_verify_against_the_growing_trees_root() -> None:
         roots.append(tree.root())
         index, old = rng.randrange(size), rng.randrange(1, size + 1)
         path = inclusion_proof(hashes, index, size)
-        assert verify_inclusion(
-            leaf=leaf_hash(LEAVES[index]), index=index, size=size, proof=path, root=roots[size]
-        )
+        assert verify_inclusion(leaf=leaf_hash(LEAVES[index]), index=index, size=size, proof=path, root=roots[size])
         proof = consistency_proof(hashes, old, size)
         assert verify_consistency(old=old, old_root=roots[old], new=size, new_root=roots[size], proof=proof)
 

@@ -156,7 +156,7 @@ def test_a_node_that_ignores_sigterm_is_killed_and_that_is_said(cluster: DevClus
 
 def test_a_node_that_stands_still_is_stopped_too(cluster: DevCluster) -> None:
     cluster.start("node-2")
-    cluster.signal("node-2", signal.SIGSTOP)
+    cluster.send_signal("node-2", signal.SIGSTOP)
 
     said: list[str] = []
     cluster.stop(say=said.append)

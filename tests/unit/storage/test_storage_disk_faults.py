@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -49,9 +50,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MiB."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
+    mounted = subprocess.run(mount, check=False, capture_output=True, text=True)
     if mounted.returncode:
-        pytest.skip(f"a full disk is made by mounting a small tmpfs, and that failed: {mounted.stderr.decode().strip()}")
+        pytest.skip(f"a small tmpfs, to be a full disk, cannot be mounted (are you root?): {mounted.stderr.strip()}")
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
@@ -178,10 +180,8 @@ def test_after_a_failure_of_the_disk_every_write_is_refused_and_reads_go_on(tmp_
 
 
 def open_and_close(data_dir: Path) -> int:
-    store = open_store(data_dir)
-    size = store.load().size
-    store.close()
-    return size
+    with closing(open_store(data_dir)) as store:
+        return store.load().size
 
 
 def test_a_damaged_page_is_called_damage(tmp_path: Path) -> None:
@@ -195,8 +195,7 @@ def test_a_damaged_page_is_called_damage(tmp_path: Path) -> None:
     content[4096 * 8 :] = b"\xff" * (len(content) - 4096 * 8)
     path.write_bytes(content)
     with pytest.raises(DamagedError):
-        damaged = open_store(data_dir)
-        damaged.load()
+        open_and_close(data_dir)
 
 
 def test_quarantine_on_a_full_disk_says_so_and_leaves_nothing_behind(small_disk: Path) -> None:

@@ -179,7 +179,9 @@ def test_an_id_that_is_in_the_log_is_refused_and_changes_nothing(store: Store, l
 
 
 @pytest.mark.parametrize("batches", [(["a", "b", "a"],), (["a"], ["b", "a"])])
-def test_an_id_that_stands_twice_in_an_append_is_refused(store: Store, log: LogMaker, batches: tuple[list[str]]) -> None:
+def test_an_id_that_stands_twice_in_an_append_is_refused(
+    store: Store, log: LogMaker, batches: tuple[list[str], ...]
+) -> None:
     with pytest.raises(DuplicateIdError):
         store.append([log.append(ids=ids) for ids in batches], commit_size=0)
     assert store.load().size == 0

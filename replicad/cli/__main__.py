@@ -1,0 +1,7 @@
+"""``python -m replicad.cli``."""
+
+import sys
+
+from replicad.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,178 @@
+"""``replicad-cli bench``: which workloads, on what, and the table."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from replicad.cli.bench import workloads
+from replicad.cli.bench.report import TITLES, Report
+from replicad.cli.bench.rig import Rig, own_rig
+from replicad.cli.bench.workloads import Measured
+from replicad.cli.connect import node_addresses
+from replicad.cli.options import Duration, Offset, Session, Size, common_options, epilog
+from replicad.client import AsyncClient
+
+DEFAULT_DIR = Path("/var/tmp")  # noqa: S108 - /tmp is memory on many machines; our folder there is for us alone
+KIB = 1 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much of everything."""
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]  # bytes of payload
+    seconds: float  # of W1 and W2
+    messages: int  # of W3 and W4
+    missed: int  # of W5
+
+
+@click.command(
+    "bench",
+    epilog=epilog(
+        """\
+Workloads, all with write concern majority, everything synced and signed:
+  W1  one client, one message in flight
+  W2  64 concurrent calls of post in one process
+  W3  bulk, batching allowed
+  W4  read the whole log from one node
+  W5  one worker is stopped for 200,000 messages: the time from its start
+      until it is level
+A warm-up of each is not counted. A percentile is a latency that was seen.
+Json, a line each: workload, size, messages, seconds, msg_per_s, p50_ms and
+  p99_ms (null where messages are not waited for one by one), mb_per_s
+  (payload, in 10^6 bytes), rss_mib (by node, afterwards), filesystem.""",
+        """\
+Examples:
+  replicad-cli bench
+  replicad-cli bench --workload W1 --workload W3 --size 100 --output json
+  replicad-cli bench --workload W3 --messages 1000000 --dir /srv/ssd
+  replicad-cli --address 127.0.0.1:50052 bench --workload W1""",
+    ),
+)
+@click.option(
+    "--workload",
+    "names",
+    type=click.Choice(tuple(TITLES), case_sensitive=False),
+    multiple=True,
+    help="Only this; more than one may be given.  [default: all]",
+)
+@click.option(
+    "--size",
+    "sizes",
+    type=Size(),
+    multiple=True,
+    metavar="BYTES",
+    help="Payload of a message; more than one may be given.  [default: 100 and 1KiB]",
+)
+@click.option(
+    "--seconds", type=Duration(), default="5s", show_default=True, metavar="DURATION", help="How long W1 and W2 go on."
+)
+@click.option(
+    "--messages",
+    type=Offset("a count", at_least=workloads.WARM_UP_PART),
+    default=200_000,
+    show_default=True,
+    metavar="N",
+    help="How many W3 posts, and W4 reads at the least.",
+)
+@click.option(
+    "--missed",
+    type=Offset("a count", at_least=1),
+    default=200_000,
+    show_default=True,
+    metavar="N",
+    help="How many the worker of W5 misses.",
+)
+@click.option(
+    "--dir",
+    "parent",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_DIR,
+    show_default=True,
+    metavar="DIR",
+    help="Where the cluster's data go: a real disk, not tmpfs, where a sync costs nothing.",
+)
+@common_options
+@click.pass_obj
+def command(
+    session: Session,
+    *,
+    names: tuple[str, ...],
+    sizes: tuple[int, ...],
+    seconds: float,
+    messages: int,
+    missed: int,
+    parent: Path,
+) -> None:
+    """Measure five workloads, at 100 bytes and 1 KiB a message; takes about two minutes.
+
+    Starts a cluster of three nodes on this machine in a folder of its own, for each size anew, and removes it in the
+    end. With --address it measures the cluster there instead: what it posts STAYS in that log, and W5 is left out,
+    for it stops a node. (REPLICAD_ADDRESS alone is not taken: that would be too easily done.)
+    """
+    plan = Plan(
+        names=tuple(name for name in TITLES if not names or name in names),
+        sizes=tuple(dict.fromkeys(sizes)) or (100, KIB),
+        seconds=seconds,
+        messages=messages,
+        missed=missed,
+    )
+    report = Report(session)
+    for size in plan.sizes:
+        with _rig(session, parent) as rig:
+            report.begin(rig.filesystem)
+            _run(rig, plan, size, report)
+
+
+@contextmanager
+def _rig(session: Session, parent: Path) -> Iterator[Rig]:
+    if session.addresses:
+        yield Rig(node_addresses(session), None, None, "")
+    else:
+        with own_rig(parent) as rig:
+            yield rig
+
+
+def _run(rig: Rig, plan: Plan, size: int, report: Report) -> None:
+    """All workloads at one size."""
+    payload = bytes(32 + n % 95 for n in range(size))
+    loads: dict[str, Callable[[AsyncClient], Awaitable[Measured]]] = {
+        "W1": lambda client: workloads.one_at_a_time(client, payload, seconds=plan.seconds),
+        "W2": lambda client: workloads.many_callers(client, payload, seconds=plan.seconds),
+        "W3": lambda client: workloads.bulk(client, payload, messages=plan.messages),
+    }
+
+    async def drive(name: str) -> Measured:
+        if name == "W4":
+            await _fill(rig, payload, plan.messages)
+            async with rig.client(rig.addresses[0]) as client:
+                return await workloads.read_all(client)
+        async with rig.client() as client:
+            return await loads[name](client)
+
+    for name in plan.names:
+        if name == "W5" and rig.cluster is None:
+            report.skipped(name)
+            continue
+        with report.running(name, size):
+            measured = rig.catch_up(payload, messages=plan.missed) if name == "W5" else asyncio.run(drive(name))
+            rss_mib = asyncio.run(rig.rss_mib())
+        report.result(name, size, measured, rss_mib)
+
+
+async def _fill(rig: Rig, payload: bytes, messages: int) -> None:
+    """See to a log of at least so many messages, without measuring."""
+    async with rig.client() as client:
+        missing = messages - (await client.status()).commit_size
+        if missing > 0:
+            await workloads.bulk(client, payload, messages=missing, warm_up=False)
+        end = (await client.status()).size
+    async with rig.client(rig.addresses[0]) as client:
+        await workloads.wait_for_size(client, end)

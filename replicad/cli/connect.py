@@ -1,0 +1,41 @@
+"""The client that a command works with, made from what the command line and the environment say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import click
+
+from replicad.cli.errors import Interrupted
+from replicad.cli.options import Session
+from replicad.client import AsyncClient
+from replicad.client.settings import ADDRESS_VARIABLE, make_settings
+
+DEFAULT_TIMEOUT = "10s"  # a node that restarts is back by then
+
+_Result = TypeVar("_Result")
+
+
+def node_addresses(session: Session) -> tuple[str, ...]:
+    """Where to look for nodes: as given by --address, else by the environment. Raises click.UsageError."""
+    given = ",".join(session.addresses) or None
+    try:
+        return make_settings(given, token=None, timeout_s=1.0, write_concern=None).addresses
+    except ValueError as exc:
+        where = "--address" if given else ADDRESS_VARIABLE
+        raise click.UsageError(f"{where}: {exc}") from exc
+
+
+def make_client(session: Session, *, timeout_s: float) -> AsyncClient:
+    """A client of those addresses; AUTH_TOKEN comes from the environment. Raises click.UsageError."""
+    return AsyncClient(node_addresses(session), timeout_s=timeout_s)
+
+
+def run(work: Coroutine[Any, Any, _Result]) -> _Result:
+    """Run a command's work. Ctrl-C cancels it; Interrupted is raised once it has ended."""
+    try:
+        return asyncio.run(work)
+    except KeyboardInterrupt:
+        raise Interrupted from None

@@ -1,0 +1,94 @@
+"""``replicad-cli keys``: a node's key file and the public line of it. What a key is, :mod:`replicad.keys` owns."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from replicad import keys
+from replicad.cli.options import Session, common_options, epilog
+from replicad.cli.output import Output
+from replicad.configvalues import is_name
+from replicad.errors import KeyFileError
+
+SUFFIX = ".key"
+
+
+@click.group("keys")
+@common_options
+def command() -> None:
+    """Make and show node keys."""
+
+
+@command.command(
+    "generate",
+    epilog=epilog(
+        """\
+Json: node, key_file, public_key.""",
+        """\
+Examples:
+  replicad-cli keys generate node-1
+  replicad-cli keys generate node-1 --out /etc/replicad/node-1.key""",
+    ),
+)
+@click.argument("node")
+@click.option(
+    "--out",
+    "path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help=f"The new key file; an existing one is never overwritten.  [default: NODE{SUFFIX}, here]",
+)
+@common_options
+@click.pass_obj
+def generate(session: Session, node: str, path: Path | None) -> None:
+    """Make a key for NODE: the private part into a file of mode 0600, the public line to standard output.
+
+    The public line goes into the config of every node; the file is for the node's own eyes alone.
+    """
+    key_file = path if path is not None else Path(f"{node}{SUFFIX}")
+    public_key = keys.generate(node, key_file)
+    Output(session).show(public_key, {"node": node, "key_file": str(key_file), "public_key": public_key})
+    if not session.json:
+        click.echo(
+            f"private key: {key_file} (keep it secret); the line above goes into every node's config, under nodes",
+            err=True,
+        )
+
+
+@command.command(
+    "show",
+    epilog=epilog(
+        """\
+Json: node, key_file, public_key.""",
+        """\
+Examples:
+  replicad-cli keys show node-1                        # of ./node-1.key
+  replicad-cli keys show /etc/replicad/node-1.key
+  replicad-cli keys show /etc/replicad/key --node node-1""",
+    ),
+)
+@click.argument("file_or_node", metavar="FILE|NODE")
+@click.option(
+    "--node", metavar="NODE", help=f"The name that the line is to have, where the file is not called NODE{SUFFIX}."
+)
+@common_options
+@click.pass_obj
+def show(session: Session, file_or_node: str, node: str | None) -> None:
+    """Print the public line of a key file.
+
+    A key file does not hold its node's name; it is taken from the file's name or from --node.
+    """
+    key_file = Path(file_or_node)
+    if not (os.sep in file_or_node or file_or_node.endswith(SUFFIX) or key_file.is_file()):
+        key_file, node = Path(f"{file_or_node}{SUFFIX}"), node or file_or_node
+    if node is None:
+        if key_file.suffix != SUFFIX:
+            raise click.UsageError(f"Whose key is {key_file}? Give --node NAME.")
+        node = key_file.stem
+    if not is_name(node):
+        raise KeyFileError(f"{node!r} is no node name; give --node NAME")
+    public_key = keys.load_signer(key_file, node).verifier.line
+    Output(session).show(public_key, {"node": node, "key_file": str(key_file), "public_key": public_key})

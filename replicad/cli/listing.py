@@ -1,0 +1,81 @@
+"""``replicad-cli list``."""
+
+from __future__ import annotations
+
+import click
+
+from replicad.cli.connect import DEFAULT_TIMEOUT, make_client, run
+from replicad.cli.options import LEVELS, Moment, Offset, Session, common_options, epilog, timeout_option
+from replicad.cli.output import Output
+
+FIELDS_HELP = """\
+Text into a pipe: fields parted by tabs: offset, time, committed or
+  uncommitted, id, author, headers (- for none), payload. In the payload what
+  is not printable is escaped; `printf %b` makes the bytes of it again.
+Json: offset, epoch, time, id, author, headers, committed, payload (base64)
+  and, where the payload is UTF-8, text."""
+
+
+@click.command(
+    "list",
+    epilog=epilog(
+        FIELDS_HELP,
+        """\
+Examples:
+  replicad-cli list
+  replicad-cli list --from 100 --limit 10
+  replicad-cli list --since 2026-01-31T12:00:00Z --until 2026-01-31T13:00:00Z
+  replicad-cli list --min-offset 12 | tail -n 1        # my own post included
+  replicad-cli list --output json | jq -r .text""",
+    ),
+)
+@click.option(
+    "--from",
+    "from_offset",
+    type=Offset(),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Offset of the first record.",
+)
+@click.option("--limit", type=Offset("a count"), metavar="N", help="So many records at the most.")
+@click.option(
+    "--level",
+    type=click.Choice(LEVELS),
+    default="committed",
+    show_default=True,
+    help="committed: never retracted. local: all that the node has. linearizable: committed, and the master confirms "
+    "that it still is master.",
+)
+@click.option("--min-offset", type=Offset(), metavar="N", help="Wait until the node has this offset.")
+@click.option("--since", type=Moment(), metavar="TIME", help="Records of this time or later: ISO 8601 (UTC), or ms.")
+@click.option("--until", type=Moment(), metavar="TIME", help="Records before this time.")
+@timeout_option(DEFAULT_TIMEOUT, "How long to wait for a node that answers.")
+@common_options
+@click.pass_obj
+def command(
+    session: Session,
+    *,
+    from_offset: int,
+    limit: int | None,
+    level: str,
+    min_offset: int | None,
+    since: int | None,
+    until: int | None,
+    timeout_s: float,
+) -> None:
+    """Print records of the log, in order, to the end of what the node has.
+
+    Any node serves them: the first address that answers.
+    """
+    output = Output(session)
+
+    async def work() -> None:
+        async with make_client(session, timeout_s=timeout_s) as client:
+            batches = client.list_batches(
+                from_offset, limit=limit, level=level, min_offset=min_offset, since_ms=since, until_ms=until
+            )
+            async for records in batches:
+                output.records(records, flush=output.terminal)
+
+    run(work())

@@ -1,0 +1,199 @@
+"""What all commands take: --address, --output and --help; and the kinds of values that options have.
+
+Owns the reading of command line values. Must not know commands, and imports nothing that starts slowly.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+FORMATS = ("text", "json")
+LEVELS = ("committed", "local", "linearizable")
+DAY_S = 86_400.0  # a longer timeout is a mistake
+MAX_PAYLOAD_BYTES = 64 << 20  # no log takes more: docs/formats.md
+
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "": 1.0}
+_SIZE = re.compile(r"([0-9]{1,9})(B|KiB|MiB|)")
+_BYTES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20}
+_MAX_NUMBER = (1 << 63) - 1
+
+if TYPE_CHECKING:
+    _Kind = click.ParamType[Any]
+else:
+    _Kind = click.ParamType  # generic only in newer releases of click than Debian's
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+@dataclass(slots=True)
+class Session:
+    """What the options that all commands have say."""
+
+    addresses: list[str] = field(default_factory=list)  # empty: REPLICAD_ADDRESS, or the client's default
+    json: bool = False
+
+
+def _add_addresses(ctx: click.Context, _: click.Parameter, values: tuple[str, ...]) -> None:
+    ctx.ensure_object(Session).addresses.extend(values)
+
+
+def _set_output(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        ctx.ensure_object(Session).json = value == "json"
+
+
+def common_options(function: _Function) -> _Function:
+    """Adds the options that every command and group has."""
+    function = click.option(
+        "--output",
+        type=click.Choice(FORMATS),
+        callback=_set_output,
+        expose_value=False,
+        is_eager=True,
+        help="How results and errors are printed; json: one object a line.  [default: text]",
+    )(function)
+    return click.option(
+        "--address",
+        multiple=True,
+        metavar="HOST:PORT",
+        callback=_add_addresses,
+        expose_value=False,
+        help="A node of the cluster; more than one may be given.  [default: REPLICAD_ADDRESS, else 127.0.0.1:50052]",
+    )(function)
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether --output json is among the arguments; also where they are otherwise wrong, so that even that is told in
+    the right format."""
+    value = ""
+    for position, argument in enumerate(arguments):
+        if argument == "--":
+            break
+        if argument == "--output" and position + 1 < len(arguments):
+            value = arguments[position + 1]
+        elif argument.startswith("--output="):
+            value = argument.removeprefix("--output=")
+    return value == "json"
+
+
+def epilog(*paragraphs: str) -> str:
+    """Paragraphs for the end of a help page, to be printed as they are."""
+    return "\n\n".join(f"\b\n{paragraph}" for paragraph in paragraphs)
+
+
+class Duration(_Kind):
+    """``5s``, ``500ms``, ``2m``, ``1h``, or a number of seconds; gives seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        match = _DURATION.fullmatch(value)
+        if match is None:
+            self.fail(f"{value!r} is not a duration; write 5s, 500ms, 2m or a number of seconds", param, ctx)
+        seconds = float(match[1]) * _SECONDS[match[2]]
+        if not 0.001 <= seconds <= DAY_S:
+            self.fail(f"{value!r} is not within 1ms to 24h", param, ctx)
+        return seconds
+
+
+class Size(_Kind):
+    """``100``, ``1KiB``, ``1MiB``; gives bytes, 1 at the least."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        match = _SIZE.fullmatch(str(value))
+        size_bytes = int(match[1]) * _BYTES[match[2]] if match else 0
+        if not 1 <= size_bytes <= MAX_PAYLOAD_BYTES:
+            self.fail(f"{value!r} is not a size; write 100, 1KiB or 1MiB, 64MiB at the most", param, ctx)
+        return size_bytes
+
+
+class Offset(_Kind):
+    """An offset or a count: 0 or more."""
+
+    name = "number"
+
+    def __init__(self, what: str = "an offset", *, at_least: int = 0) -> None:
+        self._what = what
+        self._at_least = at_least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value)
+        if not (text.isascii() and text.isdigit() and len(text) <= 19 and self._at_least <= int(text) <= _MAX_NUMBER):
+            self.fail(f"{value!r} is not {self._what}; write a number, {self._at_least} or more", param, ctx)
+        return int(text)
+
+
+class Moment(_Kind):
+    """A time: ISO 8601, UTC unless it says otherwise, or ms since 1970 UTC; gives those ms."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value)
+        if text.isascii() and text.isdigit() and len(text) <= 15:
+            return int(text)
+        try:
+            moment = datetime.fromisoformat(text)
+            since_1970 = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - datetime(1970, 1, 1, tzinfo=UTC)
+        except (ValueError, OverflowError):
+            self.fail(f"{text!r} is not a time; write 2026-01-31T12:00:00Z, 2026-01-31 or ms since 1970", param, ctx)
+        ms = since_1970.days * 86_400_000 + since_1970.seconds * 1000 + since_1970.microseconds // 1000
+        if ms < 0:
+            self.fail(f"{text!r} is before 1970", param, ctx)
+        return ms
+
+
+class WriteConcern(_Kind):
+    """A number of nodes, majority or all; whether there are so many nodes, the master knows."""
+
+    name = "write concern"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if text in ("majority", "all") or re.fullmatch(r"0*[1-9][0-9]{0,3}", text):
+            return text
+        return self.fail(f"{text!r} is not a number from 1, majority or all", param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [CompletionItem(word) for word in ("1", "majority", "all") if word.startswith(incomplete)]
+
+
+class Header(_Kind):
+    """KEY=VALUE."""
+
+    name = "header"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        key, equals, text = str(value).partition("=")
+        if not (key and equals):
+            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{value!r} is not UTF-8", param, ctx)
+        return key, text
+
+
+def timeout_option(default: str, help_text: str) -> Callable[[_Function], _Function]:
+    """Adds --timeout, in seconds as ``timeout_s``."""
+    return click.option(
+        "--timeout",
+        "timeout_s",
+        type=Duration(),
+        default=default,
+        show_default=True,
+        metavar="DURATION",
+        help=help_text,
+    )

@@ -1,0 +1,114 @@
+"""``replicad-cli post``: one message; many are lines.py's."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TextIO
+
+import click
+
+from replicad.cli.connect import DEFAULT_TIMEOUT, make_client, run
+from replicad.cli.errors import post_failure
+from replicad.cli.lines import post_lines
+from replicad.cli.options import Header, Session, WriteConcern, common_options, epilog, timeout_option
+from replicad.cli.output import Output, posted_fields, posted_text
+from replicad.client import Posted
+from replicad.client.aio import MAX_PAYLOAD_BYTES
+from replicad.client.ids import PROCESS_IDS
+from replicad.errors import ServiceError
+
+
+@click.command(
+    "post",
+    epilog=epilog(
+        """\
+With --lines, a run that broke off is resumed by the same command on the same
+  input with the --id that the error names: lines that are in the log already
+  are recognised by their ids and not posted twice.
+Json: code (200, or 409 for a duplicate), name, id, offset, duplicate, nodes;
+  with --lines, an object for each line.""",
+        """\
+Examples:
+  replicad-cli post "hello, log"
+  replicad-cli post -w all --timeout 5s --id order-7 --header kind=order '{"n": 1}'
+  replicad-cli post - < report.pdf                     # one message of it all
+  journalctl -f -o json | replicad-cli post --lines    # a message a line""",
+    ),
+)
+@click.option(
+    "-w",
+    "--write-concern",
+    type=WriteConcern(),
+    metavar="N|majority|all",
+    help="How many nodes must have it on disk before it is answered.  [default: the config's]",
+)
+@timeout_option(DEFAULT_TIMEOUT, "How long to try, retries included; with --lines, for each frame of lines.")
+@click.option(
+    "--id",
+    "message_id",
+    metavar="ID",
+    help="The message's id, 1 to 128 characters of ASCII; posted again, it is not applied twice. With --lines a UUID: "
+    "the first line's id, from which the others count up.  [default: a new UUIDv7]",
+)
+@click.option(
+    "--header", "headers", type=Header(), multiple=True, metavar="K=V", help="A header; more than one may be given."
+)
+@click.option("--lines", is_flag=True, help="Post each line of standard input as a message.")
+@click.argument("text", required=False)
+@common_options
+@click.pass_obj
+def command(
+    session: Session,
+    *,
+    write_concern: str | None,
+    timeout_s: float,
+    message_id: str | None,
+    headers: tuple[tuple[str, str], ...],
+    lines: bool,
+    text: str | None,
+) -> None:
+    """Post a message, and wait until it is on as many nodes as asked.
+
+    The message is TEXT, or all of standard input for - or no TEXT. With --lines each line of standard input is a
+    message of its own, without its line feed.
+    """
+    if lines:
+        if text not in (None, "-"):
+            raise click.UsageError("--lines reads standard input: leave out TEXT, or leave out --lines.")
+        post_lines(
+            session,
+            _standard_input().fileno(),
+            first_id=message_id,
+            headers=dict(headers),
+            write_concern=write_concern,
+            timeout_s=timeout_s,
+        )
+        return
+    payload = _payload(text)
+    own_id = PROCESS_IDS.one() if message_id is None else message_id
+
+    async def work() -> Posted:
+        async with make_client(session, timeout_s=timeout_s) as client:
+            return await client.post(payload, id=own_id, headers=dict(headers), write_concern=write_concern)
+
+    try:
+        posted = run(work())
+    except ServiceError as error:
+        raise post_failure(error, message_id=own_id) from error
+    Output(session).show(posted_text(posted), posted_fields(posted))
+
+
+def _payload(text: str | None) -> bytes:
+    if text not in (None, "-"):
+        return os.fsencode(text)  # the very bytes of the command line, whatever the locale makes of them
+    stream = _standard_input()
+    if text is None and stream.isatty():
+        raise click.UsageError("Nothing to post: give TEXT, or - to read standard input, or --lines.")
+    return stream.buffer.read(MAX_PAYLOAD_BYTES + 1)  # the client refuses what is one too many
+
+
+def _standard_input() -> TextIO:
+    if sys.stdin is None:  # closed by whoever started us: `<&-`
+        raise click.UsageError("Standard input is closed.")
+    return sys.stdin

@@ -1,0 +1,115 @@
+"""``replicad-cli tail``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Iterator
+
+import click
+
+from replicad.cli.connect import DEFAULT_TIMEOUT, make_client, run
+from replicad.cli.listing import FIELDS_HELP
+from replicad.cli.options import LEVELS, Offset, Session, common_options, epilog, timeout_option
+from replicad.cli.output import Output, OutputClosed
+from replicad.client import AsyncClient
+
+
+class _Start(Offset):
+    """An offset, or ``end``; gives None for that."""
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        return -1 if value in ("end", -1) else super().convert(value, param, ctx)
+
+
+@click.command(
+    "tail",
+    epilog=epilog(
+        FIELDS_HELP,
+        """\
+Examples:
+  replicad-cli tail
+  replicad-cli tail --from end                         # only what is new
+  replicad-cli tail --from 100 --output json | jq -r .text""",
+    ),
+)
+@click.option(
+    "--from",
+    "from_offset",
+    type=_Start(),
+    default=0,
+    show_default=True,
+    metavar="N|end",
+    help="Offset of the first record; end: only records that come from now on.",
+)
+@click.option(
+    "--level",
+    type=click.Choice(LEVELS[:2]),
+    default="committed",
+    show_default=True,
+    help="committed: never retracted. local: all that the node has.",
+)
+@timeout_option(DEFAULT_TIMEOUT, "How long to wait for a node at first; later it waits for ever.")
+@common_options
+@click.pass_obj
+def command(session: Session, from_offset: int, level: str, timeout_s: float) -> None:
+    """Follow the log: print its records, then each new one as it comes.
+
+    When a node goes away, tail goes on with another, or waits for it; no record is skipped or repeated. Ctrl-C ends it
+    with exit code 130. Each record is written out at once.
+    """
+    output = Output(session)
+
+    async def follow(client: AsyncClient) -> None:
+        start = from_offset
+        if start < 0:
+            status = await client.status()
+            start = status.commit_size if level == "committed" else status.size
+        async for records in client.tail_batches(start, level=level):
+            output.records(records, flush=True)
+
+    async def work() -> None:
+        async with make_client(session, timeout_s=timeout_s) as client:
+            with _ended_when_output_closes():
+                await follow(client)
+
+    run(work())
+
+
+@contextlib.contextmanager
+def _ended_when_output_closes() -> Iterator[None]:
+    """Raise OutputClosed as soon as the reader of the pipe that standard output is has gone, not only when the next
+    record comes: the log may be still for hours."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    descriptor = _output_pipe()
+    if descriptor is None or task is None:
+        yield
+        return
+    closed = False
+
+    def on_closed() -> None:  # nothing can be read from a pipe's writing end: what wakes us is its EPOLLERR
+        nonlocal closed
+        closed = True
+        loop.remove_reader(descriptor)
+        task.cancel()
+
+    loop.add_reader(descriptor, on_closed)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if closed:
+            raise OutputClosed from None
+        raise
+    finally:
+        loop.remove_reader(descriptor)
+
+
+def _output_pipe() -> int | None:
+    try:
+        descriptor = sys.stdout.fileno()
+        return descriptor if stat.S_ISFIFO(os.fstat(descriptor).st_mode) else None
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,137 @@
+"""``replicad-cli verify``: a data folder's audit. What is proven, :mod:`replicad.storage.fsck` owns."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+
+from replicad import configfile
+from replicad.cli.errors import Failure
+from replicad.cli.options import Session, common_options, epilog
+from replicad.cli.output import Output, stderr_is_terminal
+from replicad.errors import ExitCode, KeyFileError
+from replicad.storage.fsck import Report, verify_folder
+from replicad.vkeys import Verifier, parse_vkey
+from replicad.wire.codec import decode_records
+
+
+@click.command(
+    "verify",
+    epilog=epilog(
+        """\
+Json: ok, data_dir, cluster, node, records, batches, epochs, last_epoch,
+  root, commit_size, bad_offset (null: none, or the fault lies in no record),
+  reason.
+Exit code 10: it does not prove; 3: there is no folder that can be verified.""",
+        """\
+Examples:
+  replicad-cli verify --config /etc/replicad.yaml
+  replicad-cli verify ./copy-of-data --config /etc/replicad.yaml
+  replicad-cli verify ./data --cluster prod --key node-1+5d8a...+AZ... --key node-2+...""",
+    ),
+)
+@click.argument("data_dir", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A node's config: the cluster's name and public keys are taken from it, and its data_dir where none is given.",
+)
+@click.option(
+    "--key", "key_lines", multiple=True, metavar="VKEY", help="A node's public line; one for each that ever was master."
+)
+@click.option("--cluster", metavar="NAME", help="The cluster's name, with --key.")
+@common_options
+@click.pass_obj
+def command(
+    session: Session,
+    *,
+    data_dir: Path | None,
+    config_file: Path | None,
+    key_lines: tuple[str, ...],
+    cluster: str | None,
+) -> None:
+    """Prove the whole log in DATA_DIR: every record, root and signature, from the first on.
+
+    Works offline, with public keys alone, on a stopped node's folder or a copy of one, and changes nothing there. What
+    does not prove is named by its first bad offset.
+    """
+    output = Output(session)
+    folder, name, verifiers = _what(data_dir, config_file, key_lines, cluster)
+    began = time.monotonic()
+    with ExitStack() as stack:
+        if not session.json and stderr_is_terminal():
+            from replicad.cli.progress import spinner  # noqa: PLC0415 - rich costs a script 50 ms
+
+            stack.enter_context(spinner(f"verifying {folder} ..."))
+        report = verify_folder(folder, cluster=name, verifiers=verifiers, decode_records=decode_records)
+    output.show(_text(report, time.monotonic() - began), _fields(report, folder))
+    if report.fault is not None:
+        where = "" if report.fault.offset is None else f"offset {report.fault.offset} is the first that is bad: "
+        raise Failure(
+            f"{folder} does not prove: {where}{report.fault.reason}",
+            exit_code=ExitCode.VERIFY_FAILED,
+            remedy="leave the folder as it is, and compare it with the other nodes' (`replicad-cli verify` on each)",
+            facts={"offset": report.fault.offset},
+        )
+
+
+def _what(
+    data_dir: Path | None, config_file: Path | None, key_lines: tuple[str, ...], cluster: str | None
+) -> tuple[Path, str, dict[str, Verifier]]:
+    """Folder, cluster's name and public keys by node."""
+    if config_file is not None:
+        if key_lines or cluster:
+            raise click.UsageError("--config has the keys and the cluster's name: leave out --key and --cluster.")
+        config = configfile.load(config_file)
+        verifiers = {node.name: parse_vkey(node.public_key) for node in config.nodes}
+        return data_dir or Path(config.data_dir), config.cluster, verifiers
+    if data_dir is None:
+        raise click.UsageError("Which folder? Give DATA_DIR, or the --config of a node.")
+    if not key_lines or not cluster:
+        raise click.UsageError("Proven by whose keys? Give --config FILE, or --cluster NAME and each node's --key.")
+    return data_dir, cluster, _verifiers(key_lines)
+
+
+def _verifiers(key_lines: tuple[str, ...]) -> dict[str, Verifier]:
+    verifiers: dict[str, Verifier] = {}
+    for number, line in enumerate(key_lines, start=1):
+        try:
+            verifier = parse_vkey(line)
+        except KeyFileError as exc:
+            raise KeyFileError(f"--key number {number}: {exc}; `replicad-cli keys show` prints a good one") from exc
+        if verifiers.setdefault(verifier.name, verifier) != verifier:
+            raise KeyFileError(f"there are two different --key of {verifier.name}; a node has one key")
+    return verifiers
+
+
+def _text(report: Report, seconds: float) -> str:
+    proven = (
+        f"{report.records} records in {report.batches} batches, epoch {report.last_epoch}, root {report.root.hex()}"
+        f"  ({seconds:.1f} s)"
+    )
+    who = f"node {report.node} of cluster {report.cluster}"
+    if report.ok:
+        return f"good: {who}: {proven}"
+    return f"BAD: {who}: proven are only {proven}"
+
+
+def _fields(report: Report, folder: Path) -> dict[str, object]:
+    return {
+        "ok": report.ok,
+        "data_dir": str(folder),
+        "cluster": report.cluster,
+        "node": report.node,
+        "records": report.records,
+        "batches": report.batches,
+        "epochs": report.epochs,
+        "last_epoch": report.last_epoch,
+        "root": report.root.hex(),
+        "commit_size": report.commit_size,
+        "bad_offset": report.fault.offset if report.fault else None,
+        "reason": report.fault.reason if report.fault else "",
+    }

@@ -1,0 +1,305 @@
+"""The async client: what a program calls. Owns argument checks and the order of questions.
+
+The work is in posting, bulk and reading; it must not know how any of them do it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from random import Random
+from types import TracebackType
+from typing import Self
+
+from replicad.client import methods
+from replicad.client.bulk import Bulk
+from replicad.client.connection import Connections
+from replicad.client.cutting import BulkMessage, Content, checked_id, headers_bytes, payload_bytes
+from replicad.client.ids import PROCESS_IDS
+from replicad.client.lanes import LaneKey
+from replicad.client.posting import Poster
+from replicad.client.reading import Range, Reader
+from replicad.client.retry import Route
+from replicad.client.settings import Settings, checked_concern, checked_timeout, make_settings
+from replicad.client.types import NodeStatus, Outcome, Posted, Record, Status
+from replicad.errors import BadRequest, NotFound, TooLarge, Unavailable
+from replicad.wire.parsing import parse_peer
+from replicad.wire.v1 import log_pb2
+
+MAX_PAYLOAD_BYTES = 64 << 20  # the hard limit of every log: docs/formats.md
+LEVELS = ("committed", "local", "linearizable")
+
+RecordBatches = AsyncGenerator[list[Record], None]  # named here: inside the class `list` is the method
+PostedBatches = AsyncGenerator[list[Posted], None]
+PostedList = list[Posted]
+
+
+class AsyncClient:
+    """A client of one replicad cluster, for asyncio.
+
+    ``addresses`` are HOST:PORT of any of its nodes (a list, or a text with commas); the client finds the master. None
+    takes them from REPLICAD_ADDRESS, else 127.0.0.1:50052. ``token`` None takes AUTH_TOKEN. ``timeout_s`` is the time
+    for a call, all retries included, where the call itself gives none. ``write_concern`` is how many nodes must have a
+    message on disk before a post is answered: a number, "majority" or "all"; None leaves it to the server's config.
+
+    Use it as ``async with AsyncClient() as client``. Every error it raises for a post is a
+    :class:`replicad.errors.ServiceError`, whose ``applied`` says whether the message is in the log: no, yes or unknown.
+    Raises ValueError for arguments that can never work.
+    """
+
+    def __init__(
+        self,
+        addresses: str | Sequence[str] | None = None,
+        *,
+        token: str | None = None,
+        timeout_s: float = 10.0,
+        write_concern: str | int | None = None,
+    ) -> None:
+        self._settings: Settings = make_settings(
+            addresses, token=token, timeout_s=timeout_s, write_concern=write_concern
+        )
+        self._rng = Random()  # noqa: S311 - jitter
+        self._connections = Connections(self._settings.token)
+        self._reader = Reader(
+            self._settings.addresses, self._connections, timeout_s=self._settings.timeout_s, rng=self._rng
+        )
+        self._poster: Poster | None = None  # made in the running loop
+        self._closed = False
+        self._default_key: LaneKey = (self._settings.write_concern, self._settings.timeout_s)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections. Posts that still wait fail with an error that says whether they may have been
+        applied."""
+        self._closed = True
+        if self._poster is not None:
+            await self._poster.close()
+        await self._connections.close()
+
+    # --- posting ----------------------------------------------------------------------------------------------------
+
+    async def post(
+        self,
+        payload: bytes | str,
+        *,
+        id: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        write_concern: str | int | None = None,
+        timeout_s: float | None = None,
+    ) -> Posted:
+        """Post one message and wait for its write concern. Text is sent as UTF-8.
+
+        ``id`` names the message: posted again with the same id it is not applied twice, and the answer has the
+        original offset. Without one a UUIDv7 is made. Concurrent calls travel together in a few frames. Until the
+        timeout is over the same message is sent again, to whichever node is master, as long as that may help.
+
+        Raises WriteConcernTimeout (applied; on too few nodes in time), OutcomeUnknown (no answer in time; it may be in
+        the log), IdConflict (the id has other content), BadRequest, TooLarge, Unauthorized, Forbidden, StorageFull,
+        and, when all tries until the timeout ended so, NotMaster, Unavailable, RateLimited or InternalError.
+        """
+        return await self._start_post(payload, id, headers, write_concern=write_concern, timeout_s=timeout_s)
+
+    def _start_post(
+        self,
+        payload: bytes | str,
+        message_id: str | None,
+        headers: Mapping[str, str] | None,
+        *,
+        write_concern: str | int | None,
+        timeout_s: float | None,
+    ) -> asyncio.Future[Posted]:
+        """Begin a post; to be called in the loop."""
+        encoded = payload if type(payload) is bytes else payload_bytes(payload)
+        encoded_headers = headers_bytes(headers) if headers else b""
+        if len(encoded) > MAX_PAYLOAD_BYTES:
+            raise TooLarge(f"payload has {len(encoded)} bytes, no log takes more than {MAX_PAYLOAD_BYTES}")
+        return (self._poster or self._start_poster()).add(
+            self._lane_key(write_concern, timeout_s),
+            PROCESS_IDS.one() if message_id is None else checked_id(message_id),
+            encoded,
+            encoded_headers,
+        )
+
+    def post_many(
+        self,
+        messages: Iterable[BulkMessage] | AsyncIterable[BulkMessage],
+        *,
+        write_concern: str | int | None = None,
+        timeout_s: float | None = None,
+    ) -> PostedBatches:
+        """Post many messages, many at a time; yields lists of results in the order of the input, as they are there.
+
+        Reads ahead of the results by no more than a few frames. ``timeout_s`` is for each frame. A frame that is
+        sent again after a break may come to stand behind later ones: results are in input order, offsets need not be.
+
+        Raises as :meth:`post`, for the first message (in input order) that fails; the text of the error names how
+        many were confirmed before. Messages after those may have been applied.
+        """
+        bulk = Bulk(self._poster or self._start_poster(), self._lane_key(write_concern, timeout_s))
+        return bulk.run(messages) if isinstance(messages, Iterable) else bulk.run_async(messages)
+
+    async def post_content(
+        self, content: Content, *, write_concern: str | int | None, timeout_s: float | None
+    ) -> PostedList:
+        """Post one frame that is cut already: what the blocking client's post_many is made of. Raises as
+        :meth:`post`."""
+        poster = self._poster or self._start_poster()
+        return await poster.submit(self._lane_key(write_concern, timeout_s), **content._asdict())
+
+    def _lane_key(self, write_concern: str | int | None, timeout_s: float | None) -> LaneKey:
+        if write_concern is None and timeout_s is None:
+            return self._default_key
+        concern, timeout = self._default_key
+        return (
+            concern if write_concern is None else checked_concern(write_concern),
+            timeout if timeout_s is None else checked_timeout(timeout_s),
+        )
+
+    def _start_poster(self) -> Poster:
+        if self._closed:
+            raise Unavailable("the client was closed")
+        self._poster = Poster(Route(self._settings.addresses, self._rng), self._connections, self._rng)
+        return self._poster
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def list(
+        self,
+        from_offset: int = 0,
+        *,
+        limit: int | None = None,
+        level: str = "committed",
+        min_offset: int | None = None,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+    ) -> AsyncGenerator[Record, None]:
+        """The records from ``from_offset`` on, in order, to the end of what the node has; at most ``limit``.
+
+        ``level``: "committed" (never retracted), "local" (all that the node has) or "linearizable" (committed, and the
+        master confirms with a majority that it still is master). ``min_offset`` waits until the node has that offset:
+        with the offset of an own post, the list includes it whichever node serves it. ``since_ms`` (inclusive) and
+        ``until_ms`` (exclusive), ms since 1970 UTC, select by time. Goes on by itself after a break, without a gap.
+
+        Raises OffsetExpired, BadRequest, Unauthorized, Forbidden, the last error (such as Unavailable) when no node
+        serves it within the client's timeout, and PeerError when a node skips or repeats a record.
+        """
+        return _flatten(
+            self.list_batches(
+                from_offset, limit=limit, level=level, min_offset=min_offset, since_ms=since_ms, until_ms=until_ms
+            )
+        )
+
+    def list_batches(
+        self,
+        from_offset: int = 0,
+        *,
+        limit: int | None = None,
+        level: str = "committed",
+        min_offset: int | None = None,
+        since_ms: int | None = None,
+        until_ms: int | None = None,
+    ) -> RecordBatches:
+        """As :meth:`list`, in lists of consecutive records as they come: faster for many."""
+        if limit is not None and limit < 0:
+            raise BadRequest(f"limit {limit} is negative")
+        return self._reader.list(
+            Range(_offset(from_offset), limit, _level(level, LEVELS), min_offset, since_ms, until_ms)
+        )
+
+    def tail(self, from_offset: int = 0, *, level: str = "committed") -> AsyncGenerator[Record, None]:
+        """The records from ``from_offset`` on, and then each as it comes, for ever.
+
+        After a break it goes on at the right offset, with whichever node serves it; it never skips or repeats.
+        ``level`` is "committed" or "local". Raises as :meth:`list`; Unavailable only when no node could be reached at
+        first.
+        """
+        return _flatten(self.tail_batches(from_offset, level=level))
+
+    def tail_batches(self, from_offset: int = 0, *, level: str = "committed") -> RecordBatches:
+        """As :meth:`tail`, in lists of consecutive records as they come."""
+        return self._reader.tail(_offset(from_offset), _level(level, LEVELS[:2]))
+
+    # --- asking -----------------------------------------------------------------------------------------------------
+
+    async def outcome(self, id: str) -> Outcome:
+        """Where the message with this id stands in the log. The master is asked first, then the others.
+
+        Raises NotFound when the master says that no such id is in the log, and Unavailable when the master cannot be
+        asked and no other node has the id: it may be in the log nonetheless.
+        """
+        request = log_pb2.OutcomeRequest(id=checked_id(id)).SerializeToString()
+        master_address = await self._master_address()
+        others = [address for address in self._settings.addresses if address != master_address]
+        for address in [master_address, *others] if master_address else others:
+            try:
+                response = await self._reader.call(methods.OUTCOME, request, address=address)
+            except NotFound:
+                if address == master_address:
+                    raise
+            except Unavailable:
+                continue
+            else:
+                found = parse_peer(log_pb2.OutcomeResponse, response)
+                return Outcome(id, found.offset, found.epoch, found.time_ms, found.committed, found.nodes)
+        raise Unavailable("the master cannot be asked, and no other node that answers has the id")
+
+    async def status(self, address: str | None = None) -> Status:
+        """A node's account of itself and of the others: of the node at ``address``, else of any that answers."""
+        response = await self._reader.call(methods.STATUS, b"", address=address)
+        message = parse_peer(log_pb2.StatusResponse, response)
+        nodes = tuple(
+            NodeStatus(each.name, each.address, each.role, each.health, each.size, each.lag, each.detail)
+            for each in message.nodes
+        )
+        return Status(
+            cluster=message.cluster,
+            node=message.node,
+            version=message.version,
+            role=message.role,
+            state=message.state,
+            epoch=message.epoch,
+            size=message.size,
+            commit_size=message.commit_size,
+            root=message.root,
+            master=message.master,
+            master_address=message.master_address,
+            uptime_ms=message.uptime_ms,
+            rss_bytes=message.rss_bytes,
+            nodes=nodes,
+            commit_quorum=message.commit_quorum,
+            detail=message.detail,
+        )
+
+    async def _master_address(self) -> str:
+        """The master's address as a node that answers knows it; "" when none does."""
+        try:
+            return (await self.status()).master_address
+        except Unavailable:
+            return ""
+
+
+def _offset(value: int) -> int:
+    if not 0 <= value < 1 << 63:
+        raise BadRequest(f"offset {value} is not one: 0 or more")
+    return value
+
+
+def _level(level: str, known: Sequence[str]) -> str:
+    if level not in known:
+        raise BadRequest(f"level {level!r} is not one of {', '.join(known)}")
+    return level
+
+
+async def _flatten(batches: RecordBatches) -> AsyncGenerator[Record, None]:
+    async with aclosing(batches):
+        async for records in batches:
+            for record in records:
+                yield record

@@ -1,0 +1,69 @@
+"""What a client is told when it is made: addresses, token, timeout, write concern; from arguments or environment."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from replicad.errors import BadRequest
+
+DEFAULT_ADDRESS = "127.0.0.1:50052"
+ADDRESS_VARIABLE = "REPLICAD_ADDRESS"
+TOKEN_VARIABLE = "AUTH_TOKEN"  # noqa: S105 - the variable's name
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """1. ``addresses`` has at least one HOST:PORT, none twice. 2. ``timeout_s`` is positive and finite."""
+
+    addresses: tuple[str, ...]
+    token: str = field(repr=False)  # "" for none
+    timeout_s: float
+    write_concern: str  # "" for the server's default
+
+
+def make_settings(
+    addresses: str | Sequence[str] | None,
+    *,
+    token: str | None,
+    timeout_s: float,
+    write_concern: str | int | None,
+    env: Mapping[str, str] = os.environ,
+) -> Settings:
+    """Settings from arguments, and from the environment where those are None. Raises ValueError."""
+    if addresses is None:
+        addresses = env.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
+    if isinstance(addresses, str):
+        addresses = addresses.split(",")
+    stripped = tuple(dict.fromkeys(address.strip() for address in addresses if address.strip()))
+    if not stripped:
+        raise ValueError("no address of a node; give HOST:PORT")
+    for address in stripped:
+        host, colon, port = address.rpartition(":")
+        if not (host and colon and port.isdecimal()):
+            raise ValueError(f"address {address!r} is not HOST:PORT")
+    return Settings(
+        addresses=stripped,
+        token=env.get(TOKEN_VARIABLE, "") if token is None else token,
+        timeout_s=checked_timeout(timeout_s),
+        write_concern=checked_concern(write_concern),
+    )
+
+
+def checked_timeout(timeout_s: float) -> float:
+    """The timeout. Raises ValueError unless it is a positive number of seconds."""
+    if not (isinstance(timeout_s, int | float) and math.isfinite(timeout_s) and timeout_s > 0):
+        raise ValueError(f"timeout {timeout_s!r} is not a positive number of seconds")
+    return float(timeout_s)
+
+
+def checked_concern(write_concern: str | int | None) -> str:
+    """The write concern as it is sent; None is "", the server's default. Raises BadRequest for what is none."""
+    if write_concern is None:
+        return ""
+    text = str(write_concern)
+    if text not in ("", "majority", "all") and not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise BadRequest(f"write concern {text[:32]!r} is not a number from 1, majority or all")
+    return text

@@ -1,0 +1,39 @@
+"""The order of a whole run: what needs no cluster first, on all processors; then real clusters, one after another.
+
+Owns that order alone, for ``pytest -n auto``, which is what ``make test`` runs, as for one process. A cluster of three
+processes has a small machine to itself: beside others, its tests would measure the machine's load.
+"""
+
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+#: Long tests first, so that all processors end together. Folders that are named nowhere come behind these.
+EARLY = ("simulation", "property", "unit")
+CLUSTERS = ("integration", "fault")
+
+
+def _rank(item: pytest.Item) -> int:
+    folder = item.path.relative_to(HERE).parts[0]
+    if folder in CLUSTERS:
+        return len(EARLY) + 1
+    return EARLY.index(folder) if folder in EARLY else len(EARLY)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_rank)  # a stable sort: within a folder the order stays
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """With ``-n``: all cluster tests are one piece of work, the last one, and every other test is one."""
+    from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 - there only where this hook is called
+
+    class Pieces(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
+        def _split_scope(self, nodeid: str) -> str:
+            return "clusters" if nodeid.startswith(tuple(f"{HERE.name}/{name}/" for name in CLUSTERS)) else nodeid
+
+    config.option.loadscopereorder = False  # it would take the piece of many tests first
+    return Pieces(config, log)

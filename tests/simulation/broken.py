@@ -1,0 +1,302 @@
+"""Deliberately broken cores: the test of the test. Each breaks one rule in one place; the simulation must notice.
+
+Owns the list, and within how many seeds each has to be caught. Replaces single functions for as long as a context
+lasts; what is broken here must never be reachable from the product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from replicad.core import opening, posts, worker
+from replicad.core.batch import Append, Batch
+from replicad.core.check import Verifier, check_records
+from replicad.core.common import CommonSize
+from replicad.core.duplicates import RecentIds
+from replicad.core.effects import Effect, Send
+from replicad.core.frames import Ack, AppendBatch, Hello
+from replicad.core.master import Master
+from replicad.core.opening import Opening
+from replicad.core.ownlog import OwnLog
+from replicad.core.posts import Posts
+from replicad.core.progress import Progress
+from replicad.core.record import Records
+from replicad.core.settings import Settings
+from replicad.core.start import StoreState
+from replicad.core.tree import Tree, leaf_hashes
+from replicad.core.worker import Worker
+from replicad.errors import OutcomeUnknown, ServiceError, Unavailable
+from tests.simulation import disk
+from tests.simulation.cluster import Cluster
+from tests.simulation.node import Node
+
+Replacement = tuple[object, str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Breakage:
+    """``within_seeds``: how many seeds, from 1 on, are enough to catch it."""
+
+    name: str
+    within_seeds: int
+    replacements: Callable[[], list[Replacement]]
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The core is broken inside this context."""
+        with ExitStack() as stack:
+            for owner, name, value in self.replacements():
+                stack.callback(setattr, owner, name, owner.__dict__[name])
+                setattr(owner, name, value)
+            yield
+
+
+BREAKAGES: dict[str, Breakage] = {}
+
+
+def breakage(*, within_seeds: int) -> Callable[[Callable[[], list[Replacement]]], Breakage]:
+    """Enter a broken core, under its function's name, in the list."""
+
+    def enter(replacements: Callable[[], list[Replacement]]) -> Breakage:
+        name = replacements.__name__
+        BREAKAGES[name] = Breakage(name, within_seeds, replacements)
+        return BREAKAGES[name]
+
+    return enter
+
+
+# --- durability -------------------------------------------------------------------------------------------------
+
+
+@breakage(within_seeds=20)
+def a_worker_acknowledges_before_it_has_synced() -> list[Replacement]:
+    original = Worker._append
+
+    def append(self: Worker, frame: AppendBatch) -> list[Effect]:
+        effects = original(self, frame)
+        return [*effects, Send(self._session or "", Ack(self.log.tip, 0))]
+
+    return [(Worker, "_append", append)]
+
+
+@breakage(within_seeds=20)
+def a_master_answers_before_its_own_sync() -> list[Replacement]:
+    def sizes(self: Master) -> list[int]:
+        return [self.log.tip, *sorted((w.acked_size for w in self.workers.values()), reverse=True)]
+
+    return [(Master, "_sizes", sizes)]
+
+
+@breakage(within_seeds=20)
+def a_commit_needs_only_a_minority() -> list[Replacement]:
+    return [(Settings, "commit_quorum", property(lambda settings: max(1, settings.voters // 2)))]
+
+
+@breakage(within_seeds=50)
+def a_reader_is_shown_a_commit_size_that_is_not_on_disk() -> list[Replacement]:
+    def show_commit(self: Node, shown: Callable[[int], None]) -> None:
+        size = self.running.log.commit_size
+        self.checker.shown(self, size)
+        shown(size)
+
+    return [(Node, "show_commit", show_commit)]
+
+
+# --- epochs -----------------------------------------------------------------------------------------------------
+
+
+@breakage(within_seeds=20)
+def a_worker_answers_before_its_promise_is_on_disk() -> list[Replacement]:
+    original = Worker._hello
+
+    def hello(self: Worker, peer: str, frame: Hello) -> list[Effect]:
+        self._promised = max(self._promised, frame.epoch)
+        return original(self, peer, frame)
+
+    return [(Worker, "_hello", hello)]
+
+
+@breakage(within_seeds=200)
+def a_promise_is_forgotten_by_a_restart() -> list[Replacement]:
+    original = Cluster.loaded
+
+    def loaded(self: Cluster, node: Node) -> StoreState:
+        state = original(self, node)
+        return replace(state, promised_epoch=state.last_epoch, promised_to="")
+
+    return [(Cluster, "loaded", loaded)]
+
+
+@breakage(within_seeds=200)
+def a_lower_epoch_than_the_promised_one_is_followed() -> list[Replacement]:
+    return [(Worker, "_hello_fault", lambda self, hello: None)]
+
+
+@breakage(within_seeds=200)
+def a_master_opens_without_the_fence_quorum() -> list[Replacement]:
+    return [(Settings, "fence_quorum", property(lambda settings: 1))]
+
+
+@breakage(within_seeds=200)
+def a_master_opens_without_fetching_a_missing_tail() -> list[Replacement]:
+    return [(opening, "_end", lambda welcome: (0, 0))]
+
+
+@breakage(within_seeds=3000)
+def a_record_of_an_old_epoch_is_committed_by_count() -> list[Replacement]:
+    original = Master._advance
+
+    def advance(self: Master) -> list[Effect]:
+        start = self._epoch_start
+        self._epoch_start = min(start, 0)
+        try:
+            return original(self)
+        finally:
+            self._epoch_start = start
+
+    return [(Master, "_advance", advance)]
+
+
+# --- logs that part ---------------------------------------------------------------------------------------------
+
+
+@breakage(within_seeds=200)
+def records_are_dropped_without_quarantine() -> list[Replacement]:
+    return [(disk.Disk, "_put_aside", lambda self, size: None)]
+
+
+@breakage(within_seeds=200)
+def logs_are_aligned_without_comparing_roots() -> list[Replacement]:
+    def init(self: CommonSize, *, low: int, high: int) -> None:
+        self._low, self._differs, self._proven, self.question = high, high + 1, True, None
+
+    return [(CommonSize, "__init__", init)]
+
+
+# --- checks -----------------------------------------------------------------------------------------------------
+
+
+@breakage(within_seeds=200)
+def a_worker_does_not_verify_signatures() -> list[Replacement]:
+    original = worker.check_batch
+
+    class Credulous:
+        def verify(self, signature: bytes, statement: bytes) -> bool:
+            return True
+
+    def check(batch: Batch, *, verifiers: Mapping[str, Verifier], **rest: Any) -> tuple[Append, Tree]:
+        return original(batch, verifiers=dict.fromkeys(verifiers, Credulous()), **rest)
+
+    return [(worker, "check_batch", check)]
+
+
+@breakage(within_seeds=200)
+def a_worker_does_not_check_the_root() -> list[Replacement]:
+    def check(batch: Batch, *, tree: Tree, decode: Callable[[bytes], Records], **_: Any) -> tuple[Append, Tree]:
+        records, after = decode(batch.body), tree.copy()
+        tiles = after.append(leaf_hashes(records.leaves))
+        return Append(batch, check_records(batch, records), tiles), after
+
+    return [(worker, "check_batch", check)]
+
+
+# --- duplicates and answers -------------------------------------------------------------------------------------
+
+
+@breakage(within_seeds=20)
+def there_is_no_duplicate_check() -> list[Replacement]:
+    return [(RecentIds, "all_new", lambda self, ids: True)]
+
+
+@breakage(within_seeds=1000)
+def ids_that_an_opening_master_fetched_are_not_known() -> list[Replacement]:
+    return [(RecentIds, "came_in", lambda self, ids: None)]
+
+
+@breakage(within_seeds=500)
+def ids_that_the_disk_was_not_asked_about_pass_for_new() -> list[Replacement]:
+    original = Posts.ids_found
+
+    def ids_found(self: Posts, ticket: int, offsets: dict[str, int], *, stored_size: int) -> list[Effect]:
+        frame = self._held.get(ticket)
+        if frame is not None:
+            frame.asked = [i for i in frame.submit.messages.ids if self.ids.get(i) is None]
+        return original(self, ticket, offsets, stored_size=stored_size)
+
+    return [(Posts, "ids_found", ids_found)]
+
+
+@breakage(within_seeds=100)
+def a_post_that_times_out_is_told_that_it_is_not_applied() -> list[Replacement]:
+    def late(*_: object) -> ServiceError:
+        return Unavailable("too late")
+
+    return [(posts, "_late", late)]
+
+
+@breakage(within_seeds=300)
+def a_deposed_master_says_not_applied_for_what_it_has_sent() -> list[Replacement]:
+    original = Posts.abandon
+
+    def abandon(self: Posts, error: ServiceError) -> list[Effect]:
+        assert isinstance(error, OutcomeUnknown)
+        return original(self, Unavailable("deposed"))
+
+    return [(Posts, "abandon", abandon)]
+
+
+# --- liveness and memory ----------------------------------------------------------------------------------------
+
+
+@breakage(within_seeds=50)
+def a_commit_waits_for_all_nodes() -> list[Replacement]:
+    return [(Settings, "commit_quorum", property(lambda settings: settings.voters))]
+
+
+@breakage(within_seeds=50)
+def a_slow_worker_has_no_window() -> list[Replacement]:
+    original = Progress.up
+
+    def up(self: Progress, now: float) -> None:
+        self.window_bytes = 1 << 60
+        original(self, now)
+
+    return [(Progress, "up", up)]
+
+
+@breakage(within_seeds=50)
+def a_dead_worker_keeps_its_window() -> list[Replacement]:
+    original = Progress.down
+
+    def down(self: Progress, reason: str) -> None:
+        kept, size = list(self.window), self.in_flight_bytes
+        original(self, reason)
+        self.window.extend(kept)
+        self.in_flight_bytes = size
+
+    return [(Progress, "down", down)]
+
+
+@breakage(within_seeds=1000)
+def an_epoch_begins_before_what_was_fetched_is_on_disk() -> list[Replacement]:
+    original = Opening._next
+
+    def go_on(self: Opening, log: OwnLog) -> list[Effect]:
+        stored, log.stored_size = log.stored_size, log.tip
+        try:
+            return original(self, log)
+        finally:
+            log.stored_size = stored
+
+    return [(Opening, "_next", go_on)]
+
+
+@breakage(within_seeds=500)
+def a_promise_for_a_lower_epoch_counts_for_a_higher() -> list[Replacement]:
+    def greet_anew(self: Master, epoch: int) -> list[Effect]:
+        return self._take_epoch(epoch)
+
+    return [(Master, "_greet_anew", greet_anew)]

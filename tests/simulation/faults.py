@@ -1,0 +1,95 @@
+"""The faults of a profile, each at random times while the storm lasts. Owns when and whom, never what follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.simulation.cluster import Cluster
+from tests.simulation.profile import NEVER
+
+
+class Storm:
+    """Lets faults happen until :meth:`end`."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster, self._world = cluster, cluster.world
+        self._over = False
+        profile = cluster.profile
+        self._every(profile.crash_every_s, self._crash)
+        self._every(profile.break_every_s, self._break_stream)
+        self._every(profile.stall_every_s, self._stall)
+        self._every(profile.full_every_s, self._fill_disk)
+        self._every(profile.pause_every_s, self._pause)
+        self._every(profile.jump_every_s, self._jump)
+        self._every(profile.move_every_s if profile.nodes > 1 else NEVER, self._move)
+
+    def end(self) -> None:
+        self._over = True
+
+    def _every(self, mean_s: float, fault: Callable[[], None]) -> None:
+        def strike() -> None:
+            if not self._over:
+                fault()
+                self._world.after(self._world.around(mean_s), strike)
+
+        if mean_s != NEVER:
+            self._world.after(self._world.around(mean_s), strike)
+
+    def _any_name(self) -> str:
+        return self._world.rng.choice(list(self._cluster.nodes))
+
+    def _crash(self) -> None:
+        """Kill a node, or several at once (power); they come back one by one."""
+        victims = list(self._cluster.nodes) if self._world.chance(0.1) else [self._any_name()]
+        for name in victims:
+            self._cluster.nodes[name].crash()
+            self._world.after(self._world.around(0.15), self._restart, name)
+
+    def _restart(self, name: str) -> None:
+        if not self._over:
+            self._cluster.start(name)
+
+    def _break_stream(self) -> None:
+        streams = list(self._cluster.network.streams.values())
+        if streams:
+            stream = self._world.rng.choice(streams)
+            self._world.log("fault", "BREAKS", stream.id, "to", stream.worker.name)
+            stream.lose("connection reset")
+
+    def _stall(self) -> None:
+        """One direction between two nodes, both, or all from and to one node."""
+        world, network = self._world, self._cluster.network
+        one, other = self._any_name(), self._any_name()
+        duration_s = world.around(0.3)
+        world.log("fault", "STALLS", one, "and", other, "for", duration_s)
+        network.stall(one, other, duration_s)
+        if world.chance(0.5):
+            network.stall(other, one, duration_s)
+        if world.chance(0.2):
+            for name in self._cluster.nodes:
+                network.stall(one, name, duration_s)
+                network.stall(name, one, duration_s)
+
+    def _fill_disk(self) -> None:
+        name, duration_s = self._any_name(), self._world.around(0.2)
+        self._world.log("fault", "FILLS the disk of", name, "for", duration_s)
+        self._cluster.nodes[name].platter.full_until = self._world.now + duration_s
+
+    def _pause(self) -> None:
+        self._cluster.nodes[self._any_name()].stand_still(self._world.around(0.3))
+
+    def _jump(self) -> None:
+        node = self._cluster.nodes[self._any_name()]
+        node.skew_ms = self._world.rng.randint(-10_000, 10_000)
+
+    def _move(self) -> None:
+        others = [name for name in self._cluster.nodes if name != self._cluster.appointed]
+        self._cluster.move_master(self._world.rng.choice(others), tell_the_old=self._world.chance(0.5))
+        left = [node.name for node in self._cluster.running if node.is_master and node.name != self._cluster.appointed]
+        for name in left:
+            self._world.after(self._world.around(0.3), self._demote, name)
+
+    def _demote(self, name: str) -> None:
+        """Somebody remembers the old master, and restarts it as a worker."""
+        if name != self._cluster.appointed and self._cluster.nodes[name].is_master and not self._over:
+            self._cluster.restart(name)

@@ -1,0 +1,354 @@
+"""A node as the runtime would run it: one machine, its disk, its streams; an event goes in, the effects are performed.
+
+Owns the life of a process: start, step, stand still, crash. Must not decide anything that a machine decides. What it
+does is what replicad/runtime.py, disk.py and transport/links.py do, with time and chance given.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from replicad.core.effects import (
+    Answer,
+    Confirm,
+    Confirmed,
+    Effect,
+    Event,
+    FindIds,
+    Hangup,
+    Note,
+    PeerDown,
+    PeerUp,
+    ReadBatches,
+    ReadContent,
+    ReadRoot,
+    Send,
+    StateChanged,
+    StoreBatch,
+    StorePromise,
+    Submit,
+    Tick,
+    Truncate,
+    Truncated,
+)
+from replicad.core.master import Master
+from replicad.core.seal import Sealer
+from replicad.core.worker import Worker
+from replicad.keys import Signer
+from replicad.wire.codec import decode_records, encode_records
+from tests.simulation.disk import CommitWrite, Disk, Platter
+from tests.simulation.history import Attempt
+from tests.simulation.network import Stream
+
+if TYPE_CHECKING:
+    from tests.simulation.cluster import Cluster
+
+WALL_MS = 1_700_000_000_000
+DIAL_S = (0.01, 0.06)  # between the end of a stream and the next try
+TICKS_AT_ONCE = 4  # a machine that is woken so often without time passing would spin
+
+
+@cache
+def signer(name: str) -> Signer:
+    """The node's own key: real, and the same in every run."""
+    return Signer(name, Ed25519PrivateKey.from_private_bytes(sha256(f"simulated {name}".encode()).digest()))
+
+
+class RememberingVerifier:
+    """A node's public key; the same signature on the same statement is worked out once, not once a node."""
+
+    def __init__(self, name: str) -> None:
+        self._verifier = signer(name).verifier
+        self._known: dict[tuple[bytes, bytes], bool] = {}
+
+    def verify(self, signature: bytes, statement: bytes) -> bool:
+        known = self._known.get((signature, statement))
+        if known is None:
+            known = self._known[signature, statement] = self._verifier.verify(signature, statement)
+        return known
+
+
+class Node:
+    """1. ``life`` counts processes: whatever was asked for in an earlier life comes to nothing."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self.cluster, self.name = cluster, name
+        self.world, self.checker, self.network = cluster.world, cluster.checker, cluster.network
+        self.platter = Platter()
+        self.life = 0
+        self.machine: Master | Worker | None = None
+        self.disk: Disk | None = None
+        self.inbound: dict[str, Stream] = {}  # a worker's streams, by id
+        self.outbound: dict[str, Stream] = {}  # a master's, by worker
+        self.skew_ms = 0
+        self.cutting = False  # records were dropped, and the machine has not heard of it
+        self.still = False  # the process stands still (SIGSTOP)
+        self._waiting: deque[Event] = deque()  # events while it does
+        self._attempts: dict[int, tuple[Submit, Attempt, Callable[..., None]]] = {}
+        self._confirms: dict[int, Callable[[bool], None]] = {}
+        self._tickets = 0
+        self.commit_on_disk = 0  # as this process knows
+        self._readers: list[tuple[int, Callable[[int], None]]] = []  # who want to see a larger one
+        self._wake_at = float("inf")
+        self._ticked = (0.0, 0)  # when, and how often then
+
+    @property
+    def running(self) -> Master | Worker:
+        if self.machine is None:
+            self.world.fail(f"{self.name} is not running")
+        return self.machine
+
+    @property
+    def is_master(self) -> bool:
+        return isinstance(self.machine, Master)
+
+    # --- life --------------------------------------------------------------------------------------
+
+    def start(self, *, master: bool) -> None:
+        """A new process, from what the disk has."""
+        self.life += 1
+        state = self.cluster.loaded(self)
+        settings, verifiers = self.cluster.settings(self.name), self.cluster.verifiers
+        self.disk = Disk(self.world, self.checker, self, self.platter, mean_s=self.cluster.disk_s[self.name])
+        if master:
+            sign, salts = signer(self.name).sign, self.world.rng.randbytes
+            sealer = Sealer(settings.cluster, self.name, sign, encode_records, salts)
+            self.machine = Master(settings, state, sealer=sealer, verifiers=verifiers, decode=decode_records)
+        else:
+            self.machine = Worker(settings, state, verifiers=verifiers, decode=decode_records)
+        self.world.log(self.name, "starts as", "master" if master else "worker", state)
+        self.checker.started(self)
+        self.commit_on_disk = state.commit_size
+        self._perform(self.machine.start(now=self.world.now, wall_ms=self._wall_ms()))
+        self._schedule_tick()
+        if master:
+            for worker in settings.workers:
+                self.world.after(self.world.between(0.0, 0.02), self._dial, self.life, worker)
+
+    def crash(self) -> None:
+        """The process is gone, with all that was not synced."""
+        if self.machine is None or self.disk is None:
+            return
+        self.world.log(self.name, "CRASHES")
+        self.disk.crash()
+        self.machine, self.disk = None, None
+        self.life += 1
+        for stream in [*self.inbound.values(), *self.outbound.values()]:
+            stream.process_ended(self)
+        self.inbound.clear()
+        self.outbound.clear()
+        lost, self._attempts = list(self._attempts.values()), {}
+        for _, _, told in lost:
+            self.world.after(self.world.around(0.01), told, None)
+        for confirmed in self._confirms.values():
+            confirmed(False)
+        self._confirms.clear()
+        self._waiting.clear()
+        self._readers.clear()
+        self.still, self.cutting, self._wake_at = False, False, float("inf")
+
+    def stand_still(self, duration_s: float) -> None:
+        """Nothing happens in this process for so long; what comes in waits."""
+        if self.machine is not None and not self.still:
+            self.world.log(self.name, "STANDS STILL for", duration_s)
+            self.still = True
+            self.world.after(duration_s, self._go_on, self.life)
+
+    def _go_on(self, life: int) -> None:
+        if life != self.life or not self.still:
+            return
+        self.world.log(self.name, "goes on")
+        self.still = False
+        while self._waiting and not self.still and self.life == life:
+            self.happen(self._waiting.popleft())
+
+    # --- events and effects ------------------------------------------------------------------------
+
+    def happen(self, event: Event) -> None:
+        """Give the machine an event, or keep it while the process stands still."""
+        machine = self.machine
+        if machine is None:
+            return
+        if self.still:
+            self._waiting.append(event)
+            return
+        self.cutting = self.cutting and not isinstance(event, Truncated)
+        before = self.checker.before_step(self, event)
+        effects = machine.step(event, now=self.world.now, wall_ms=self._wall_ms())
+        self.world.log(self.name, event, "->", effects)
+        if before is not None:
+            self.checker.after_bad_batch(self, before)
+        self.checker.stepped(self)
+        self._perform(effects)
+        self.checker.performed(self)
+        self._schedule_tick()
+
+    def _perform(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Send():
+                    self._send(effect)
+                case StoreBatch():
+                    if self.is_master:
+                        self.checker.sealed_by(self, effect.append.batch)
+                    self._on_disk.write(effect)
+                case StorePromise() | Truncate():
+                    self._on_disk.write(effect)
+                case ReadBatches() | ReadRoot() | FindIds() | ReadContent():
+                    self._on_disk.read(effect)
+                case Answer():
+                    self._answer(effect)
+                case Hangup():
+                    self._hang_up(effect)
+                case StateChanged():
+                    self.checker.changed_state(self, effect.state)
+                case Confirmed():
+                    self._confirms.pop(effect.ticket)(effect.error is None)
+                case Note():
+                    pass
+
+    @property
+    def _on_disk(self) -> Disk:
+        if self.disk is None:
+            self.world.fail(f"{self.name} writes without a disk")
+        return self.disk
+
+    def _wall_ms(self) -> int:
+        return WALL_MS + round(self.world.now * 1000) + self.skew_ms
+
+    # --- time --------------------------------------------------------------------------------------
+
+    def _schedule_tick(self) -> None:
+        due = self.running.wake_at()
+        if due < self._wake_at:
+            self._wake_at = due
+            self.world.at(due, self._tick, self.life, due)
+
+    def _tick(self, life: int, due: float) -> None:
+        if life != self.life or due != self._wake_at:
+            return
+        self._wake_at = float("inf")
+        when, times = self._ticked
+        self._ticked = (self.world.now, times + 1 if when == self.world.now else 1)
+        if self._ticked[1] > TICKS_AT_ONCE:
+            self.world.fail(f"{self.name} spins: a tick at {due} leaves wake_at() at {self.running.wake_at()}")
+        self.happen(Tick())
+
+    # --- streams -----------------------------------------------------------------------------------
+
+    def _dial(self, life: int, worker: str) -> None:
+        if life != self.life or worker in self.outbound:
+            return
+        target = self.cluster.nodes[worker]
+        if not self.still and isinstance(target.machine, Worker) and self.network.reachable(self.name, worker):
+            stream = self.outbound[worker] = self.network.connect(self, target)
+            target.expected(stream)
+            self.happen(PeerUp(worker))
+        else:
+            self.world.after(self.world.between(*DIAL_S), self._dial, life, worker)
+
+    def expected(self, stream: Stream) -> None:
+        """A master has dialled; its stream is known from when its first frame arrives."""
+        self.inbound[stream.id] = stream
+
+    def stream_ended(self, stream: Stream, reason: str) -> None:
+        """A stream of this master's is gone."""
+        worker = stream.worker.name
+        if self.outbound.get(worker) is not stream:
+            return
+        del self.outbound[worker]
+        self.happen(PeerDown(worker, reason))
+        self.world.after(self.world.between(*DIAL_S), self._dial, self.life, worker)
+
+    def _send(self, effect: Send) -> None:
+        if self.is_master:
+            stream = self.outbound.get(effect.peer)
+            if stream is not None:
+                self.checker.master_sends(self, stream, effect.frame)  # type: ignore[arg-type]
+                stream.to_worker.send(effect.frame)
+        else:
+            stream = self.inbound.get(effect.peer)
+            if stream is not None:
+                self.checker.worker_sends(self, stream, effect.frame)  # type: ignore[arg-type]
+                stream.to_master.send(effect.frame)
+
+    def _hang_up(self, effect: Hangup) -> None:
+        if self.is_master:
+            stream = self.outbound.get(effect.peer)
+            if stream is not None:
+                stream.master_hangs_up(effect.reason)
+        else:
+            stream = self.inbound.get(effect.peer)
+            if stream is not None:
+                stream.worker_hangs_up(effect.reason)
+
+    # --- clients -----------------------------------------------------------------------------------
+
+    def submit(self, attempt: Attempt, told: Callable[..., None]) -> None:
+        """A client's frame has come through the gate of a master."""
+        self._tickets += 1
+        submit = Submit(self._tickets, attempt.frame(), "anonymous", attempt.nodes, attempt.deadline)
+        for message in attempt.messages:
+            message.open_posts += 1
+        self._attempts[submit.ticket] = (submit, attempt, told)
+        self.happen(submit)
+
+    def _answer(self, effect: Answer) -> None:
+        if effect.ticket not in self._attempts:
+            self.world.fail(f"{self.name} answers frame {effect.ticket}, which is answered already or never was")
+        submit, attempt, told = self._attempts.pop(effect.ticket)
+        self.checker.answered(self, submit, attempt, effect.result)
+        self.world.after(self.world.around(self.cluster.profile.network_s), told, effect.result)
+
+    @property
+    def unanswered(self) -> int:
+        return len(self._attempts)
+
+    def confirm(self, confirmed: Callable[[bool], None]) -> None:
+        """Ask whether this still is the master."""
+        self._tickets += 1
+        self._confirms[self._tickets] = confirmed
+        self.happen(Confirm(self._tickets))
+
+    # --- readers -----------------------------------------------------------------------------------
+
+    def show_commit(self, shown: Callable[[int], None]) -> None:
+        """Make the commit size durable, then show it to a reader."""
+
+        wanted = self.running.log.commit_size
+        if self.commit_on_disk >= wanted:
+            self.checker.shown(self, self.commit_on_disk)
+            shown(self.commit_on_disk)
+            return
+        self._readers.append((wanted, shown))
+        if len(self._readers) == 1:
+            self._write_commit()
+
+    def _write_commit(self) -> None:
+        self._on_disk.write(CommitWrite(self.running.log.commit_size, self._commit_written))
+
+    def _commit_written(self, size: int | None) -> None:
+        if size is None:
+            self._readers.clear()
+            return
+        self.commit_on_disk = max(self.commit_on_disk, size)
+        readers, self._readers = self._readers, []
+        for wanted, shown in readers:
+            if wanted <= self.commit_on_disk:
+                self.checker.shown(self, self.commit_on_disk)
+                shown(self.commit_on_disk)
+            else:
+                self._readers.append((wanted, shown))
+        if self._readers:
+            self._write_commit()
+
+
+    def wake_up(self) -> None:
+        """Go on at once, if it stands still."""
+        self._go_on(self.life)

@@ -1,0 +1,116 @@
+"""What one seed is about: how many nodes, how fast things are, and which faults happen how often.
+
+Not every seed has every fault: a bug that needs ten quiet seconds between two crashes is never found in a storm.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, replace
+
+NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Times in seconds; ``*_every_s`` is the mean time between two such faults, NEVER for none of them."""
+
+    nodes: int
+    duration_s: float
+    clients: int
+    think_s: float  # mean pause of a client between two frames
+    frame_messages: int
+    network_s: float  # mean time of a frame on its way
+    disk_s: float  # mean time of a transaction
+    uneven: float  # by how much disks differ at the most: one may be so many times as slow, or as fast
+    crash_every_s: float
+    break_every_s: float  # a stream breaks
+    stall_every_s: float  # nothing passes from one node to another, one way or both
+    full_every_s: float  # a disk is full
+    pause_every_s: float  # a process stands still
+    jump_every_s: float  # a wall clock jumps
+    move_every_s: float  # another node is made master, while the old one may still be at work
+    corrupt: float  # probability that a frame with batches arrives changed
+    nasty: float  # probability that a frame inside a stream is lost, doubled or overtaken: gRPC never does it
+    rising_ids: float  # share of clients whose ids rise with time, as the library's do
+    batch_records: int
+    window_bytes: int
+    cache_bytes: int
+    read_bytes: int
+    recent_ids: int
+    waiting_frames: int
+    min_nodes: int
+    unstored_batches: int
+
+    @property
+    def honest(self) -> bool:
+        """Streams are as gRPC has them."""
+        return not self.nasty
+
+
+DUELS = 0.15  # share of seeds that are about little else than who is master
+
+
+def draw(rng: random.Random, *, nodes: int | None = None) -> Profile:
+    """A profile for a seed."""
+    profile = _mixed(rng, nodes)
+    return _duel(rng, profile, nodes) if rng.random() < DUELS and nodes != 1 else profile
+
+
+def _duel(rng: random.Random, profile: Profile, nodes: int | None) -> Profile:
+    """Masters come and go faster than their epochs open, and nodes are cut off: what Raft's figure 8 is about."""
+    return replace(
+        profile,
+        nodes=nodes or rng.choice((3, 3, 3, 5)),
+        duration_s=rng.choice((1.0, 2.0)),
+        clients=1,
+        think_s=0.03,
+        network_s=rng.choice((0.0005, 0.002)),
+        disk_s=rng.choice((0.001, 0.004)),
+        crash_every_s=rng.choice((0.1, 0.3)),
+        stall_every_s=rng.choice((0.05, 0.15)),
+        move_every_s=rng.choice((0.05, 0.1, 0.2)),
+        full_every_s=NEVER,
+        batch_records=1,
+        window_bytes=rng.choice((1, 300)),
+        min_nodes=1,
+    )
+
+
+def _mixed(rng: random.Random, nodes: int | None) -> Profile:
+    """Any faults in any mixture."""
+
+    def sometimes(probability: float, *every_s: float) -> float:
+        return rng.choice(every_s) if rng.random() < probability else NEVER
+
+    voters = nodes or rng.choice((1, 2, 3, 3, 3, 3, 3, 3, 3, 4, 5, 5))
+    moves = sometimes(0.4, 0.3, 0.6, 1.2)
+    nasty = rng.random() < 0.12
+    return Profile(
+        nodes=voters,
+        duration_s=rng.choice((0.8, 1.5, 2.5)),
+        clients=rng.choice((1, 2, 3)),
+        think_s=rng.choice((0.01, 0.03, 0.08)),
+        frame_messages=rng.choice((1, 2, 4)),
+        network_s=rng.choice((0.0005, 0.002, 0.008)),
+        disk_s=rng.choice((0.001, 0.004, 0.02)),
+        uneven=rng.choice((1.0, 3.0, 10.0)),
+        crash_every_s=sometimes(0.7, 0.15, 0.4, 1.0),
+        break_every_s=sometimes(0.6, 0.1, 0.4, 1.0),
+        stall_every_s=sometimes(0.5, 0.2, 0.6),
+        full_every_s=sometimes(0.25, 0.3, 0.8),
+        pause_every_s=sometimes(0.3, 0.3, 0.8),
+        jump_every_s=sometimes(0.2, 0.5),
+        move_every_s=moves,
+        corrupt=rng.choice((0.01, 0.05)) if rng.random() < 0.2 else 0.0,
+        nasty=rng.choice((0.02, 0.1)) if nasty else 0.0,
+        rising_ids=rng.choice((0.0, 0.5, 1.0)),
+        batch_records=rng.choice((1, 3, 8)),
+        window_bytes=rng.choice((300, 1000, 8 << 20)),
+        cache_bytes=rng.choice((0, 600, 8 << 20)),
+        read_bytes=rng.choice((1, 500, 1 << 20)),
+        recent_ids=rng.choice((4, 16, 32_768)),
+        waiting_frames=rng.choice((3, 100, 100)),
+        min_nodes=rng.choice((1, 1, 1, voters // 2 + 1)),
+        unstored_batches=rng.choice((1, 2, 2, 4)),
+    )

@@ -1,0 +1,116 @@
+"""Clusters of real processes for tests, and what holds of every one of them when it is over.
+
+Owns how such a cluster is made, watched and ended: its folders, its token, the look at its logs. Must not know what a
+test does with it. Starting and stopping block: an asyncio test calls them by ``asyncio.to_thread``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+from replicad import keys
+from replicad.configfile import load as load_config
+from replicad.dev import DevCluster, DevNode, free_ports
+from replicad.errors import ServiceError
+from replicad.storage.fsck import Report, verify_folder
+from replicad.wire.codec import Record, decode_records
+from replicad.wire.v1 import log_pb2 as pb
+from tests.support.rawlog import RawLog
+from tests.support.waiting import eventually
+
+TOKEN = "integration-token-c0ffee"
+LEVEL_S = 30.0  # for a node to come level: the longest wait before it is dialled is 5 s
+
+# How a line of the daemon's log begins; whatever else stands there came past it.
+_EVENT = re.compile(r'time=\S+Z level=(debug|info|warning|error) event=([a-z_]+)( [a-z_]+=("([^"\\]|\\.)*"|\S*))*')
+
+
+@contextmanager
+def running_cluster(
+    folder: Path, *, nodes: int = 3, settings: Mapping[str, object] | None = None, start: Sequence[str] | None = None
+) -> Iterator[DevCluster]:
+    """A cluster of real processes in ``folder``; ``start`` names who is started at once (None: all).
+
+    At the end all are stopped, and their logs are looked through: see :func:`check_logs`.
+    """
+    cluster = DevCluster.create(folder, ports=free_ports(nodes), token=TOKEN, settings=settings)
+    try:
+        if start is None:
+            cluster.start()
+        elif start:
+            cluster.start(*start)
+        yield cluster
+        cluster.stop()
+    finally:
+        cluster.kill()
+    check_logs(cluster)
+
+
+def log_lines(node: DevNode) -> list[str]:
+    """The daemon's log lines, all its runs."""
+    return node.log_file.read_text().splitlines() if node.log_file.exists() else []
+
+
+def events(node: DevNode) -> list[str]:
+    """The events of a node's log, in order."""
+    return [match[2] for line in log_lines(node) if (match := _EVENT.match(line))]
+
+
+def check_logs(cluster: DevCluster) -> None:
+    """What holds of every log: one line an event, nothing from past the log, no token, no key, no bug of ours."""
+    for node in cluster.nodes:
+        private = node.folder.joinpath("key").read_text().split()
+        for line in log_lines(node):
+            assert _EVENT.fullmatch(line), f"{node.name} wrote what is no event: {line}"
+            assert " event=library " not in line, f"{node.name}: {line}"
+            assert " exception=" not in line, f"{node.name} met a bug of ours: {line}"
+            assert TOKEN not in line, f"{node.name} has logged the token"
+            assert not any(part in line for part in private if len(part) > 16), f"{node.name} has logged its key"
+
+
+@asynccontextmanager
+async def raw_logs(cluster: DevCluster) -> AsyncIterator[dict[str, RawLog]]:
+    """A connection to every node, by name."""
+    async with AsyncExitStack() as stack:
+        yield {
+            node.name: await stack.enter_async_context(RawLog(node.address, token=cluster.layout.token))
+            for node in cluster.nodes
+        }
+
+
+async def all_level(logs: Mapping[str, RawLog], *, size: int = 0, within_s: float = LEVEL_S) -> pb.StatusResponse:
+    """Wait until all nodes have the same log, all of it committed, of ``size`` records at least; one's status."""
+
+    async def look() -> pb.StatusResponse | None:
+        try:
+            states = await asyncio.gather(*(log.status() for log in logs.values()))
+        except ServiceError:
+            return None
+        same = len({(each.size, each.commit_size, each.root) for each in states}) == 1
+        first = states[0]
+        return first if same and first.commit_size == first.size >= size else None
+
+    return await eventually(look, within_s=within_s, what=f"all nodes level at {size} records or more")
+
+
+async def same_records(logs: Mapping[str, RawLog]) -> list[Record]:
+    """All records, after a look that every node lists the very same, gapless from 0."""
+    pages = await asyncio.gather(*(log.list() for log in logs.values()))
+    first = pages[0].records
+    for page in pages[1:]:
+        assert page.records == first
+    assert [record.offset for record in first] == list(range(len(first)))
+    return first
+
+
+def verified(cluster: DevCluster, node: DevNode) -> Report:
+    """The report on a stopped node's data folder, which must be without fault."""
+    config = load_config(node.config_file, env={})
+    verifiers = {each.name: keys.parse_vkey(each.public_key) for each in config.nodes}
+    report = verify_folder(node.data_dir, cluster=config.cluster, verifiers=verifiers, decode_records=decode_records)
+    assert report.ok, f"{node.name} of {cluster.layout.folder}: {report.fault}"
+    return report

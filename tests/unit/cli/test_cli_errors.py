@@ -1,0 +1,128 @@
+"""Every error becomes words, an object and an exit code."""
+
+import json
+
+import pytest
+
+from replicad.cli.errors import EXIT_CODES, expected_failure, plain, post_failure, unexpected_failure
+from replicad.errors import (
+    SERVICE_ERRORS,
+    Applied,
+    ConfigError,
+    DamagedError,
+    DataFolderError,
+    ExitCode,
+    IdConflict,
+    InvariantError,
+    KeyFileError,
+    NotFound,
+    NotMaster,
+    OutcomeUnknown,
+    PeerError,
+    RateLimited,
+    ReplicadError,
+    ServiceError,
+    Unavailable,
+    WriteConcernTimeout,
+)
+
+
+def test_every_exit_code_is_documented() -> None:
+    assert set(EXIT_CODES) == {*map(int, ExitCode), 130, 141}
+
+
+@pytest.mark.parametrize("kind", SERVICE_ERRORS.values(), ids=lambda kind: kind.name)
+def test_every_service_error_has_its_own_codes(kind: type[ServiceError]) -> None:
+    failure = post_failure(kind("what happened"), message_id="x")
+    told = json.loads(failure.as_json())
+    assert (told["code"], told["name"], told["applied"]) == (kind.code, kind.name, kind.applied.value)
+    assert told["message"] == "what happened"
+    assert told["id"] == "x"
+    assert failure.exit_code == told["exit_code"] == kind.exit_code
+    assert f"what happened ({kind.code} {kind.name})" in failure.as_text()
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        (ConfigError(["a: 1", "b: 2"]), 3),
+        (KeyFileError("no key"), 3),
+        (DataFolderError("in use"), 3),
+        (DamagedError("no database"), 11),
+        (PeerError("gap", "a record is missing"), 1),
+    ],
+)
+def test_errors_that_no_node_made_have_a_name_and_no_code(error: ReplicadError, exit_code: int) -> None:
+    failure = expected_failure(error)
+    assert failure is not None
+    told = json.loads(failure.as_json())
+    assert (told["code"], told["name"], told["applied"]) == (None, ExitCode(exit_code).name, "-")
+    assert failure.exit_code == exit_code
+    assert str(error) in failure.as_text()
+
+
+def test_a_read_says_nothing_of_applied() -> None:
+    failure = expected_failure(Unavailable("nobody there"))
+    assert failure is not None
+    assert failure.applied is Applied.NOT_A_POST
+    assert "applied" not in failure.as_text()
+
+
+def test_a_late_post_tells_where_the_record_is_and_how_to_wait_for_it() -> None:
+    failure = post_failure(WriteConcernTimeout("too late", offset=12, nodes=2), message_id="x")
+    assert failure.as_text() == (
+        "error: too late (504 WRITE_CONCERN_TIMEOUT)\n"
+        "applied: yes, at offset 12, on 2 nodes\n"
+        "try: nothing is lost: it goes on replicating; to wait for it, post the same message again with --id x"
+    )
+
+
+def test_an_unknown_outcome_says_how_to_learn_it() -> None:
+    failure = post_failure(OutcomeUnknown("no answer"), message_id="x")
+    assert "applied: unknown" in failure.as_text()
+    assert "replicad-cli outcome x, or post the same message again with --id x" in failure.as_text()
+
+
+def test_an_error_that_may_follow_on_a_lost_answer_says_how_to_learn_the_outcome() -> None:
+    error = Unavailable("nobody there")
+    error.applied = Applied.UNKNOWN
+    assert "replicad-cli outcome x" in post_failure(error, message_id="x").as_text()
+
+
+def test_a_conflict_says_where_the_other_message_is() -> None:
+    failure = post_failure(IdConflict("taken", offset=7), message_id="x")
+    assert "replicad-cli list --from 7 --limit 1" in failure.as_text()
+
+
+def test_a_node_that_is_not_the_master_names_it() -> None:
+    failure = post_failure(NotMaster("not me", master="n2", master_address="h:1"), message_id="x")
+    assert "the master is n2 at h:1" in failure.as_text()
+    assert json.loads(failure.as_json())["master_address"] == "h:1"
+
+
+def test_a_limit_says_when_to_try_again() -> None:
+    assert "in 1.5 s" in post_failure(RateLimited("slow down", retry_after_s=1.5), message_id="x").as_text()
+
+
+def test_what_is_not_known_is_left_out_of_the_object() -> None:
+    failure = expected_failure(NotFound("no such id"))
+    assert failure is not None
+    assert set(json.loads(failure.as_json())) == {"code", "name", "applied", "message", "remedy", "exit_code"}
+
+
+def test_a_bug_of_ours_is_expected_by_nobody() -> None:
+    for bug in (InvariantError("tip behind commit size"), ZeroDivisionError()):
+        assert expected_failure(bug) is None
+        assert unexpected_failure(bug).exit_code == ExitCode.FAILED
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "h:1: failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to remote "
+        "host: Connection refused",
+        "h:1: failed to connect to all addresses; last error: UNAVAILABLE: ipv4:127.0.0.1:1: Connection refused",
+    ],
+)
+def test_what_grpc_tells_of_its_inner_life_is_left_out(message: str) -> None:
+    assert plain(message) == "h:1: cannot be reached: Connection refused"

@@ -1,0 +1,135 @@
+"""The command group: what --help says, what completion gives, what is imported when."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+
+import replicad
+from replicad.cli.main import COMMANDS, cli, main
+
+RUN = [sys.executable, "-m", "replicad.cli"]
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """Every command by its whole name, groups included."""
+    context = click.Context(cli, info_name="replicad-cli")
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None
+        yield name, command
+        if isinstance(command, click.Group):
+            for inner, each in command.commands.items():
+                yield f"{name} {inner}", each
+
+
+ALL = dict(commands())
+LEAVES = [name for name, command in ALL.items() if not isinstance(command, click.Group)]
+
+
+def help_of(arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main([*arguments.split(), "--help"]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["", *ALL])
+def test_help_fits_a_terminal_of_80_columns(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    too_wide = [line for line in help_of(name, capsys).splitlines() if len(line) > 79 and "replicad-cli" not in line]
+    assert not too_wide
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_every_command_has_examples_and_the_options_that_all_have(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_of(name, capsys)
+    assert "Examples:" in text
+    assert f"    replicad-cli {name}" in text
+    assert "--output [text|json]" in text
+    assert "--address HOST:PORT" in text
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_every_option_has_a_help_text(name: str) -> None:
+    for parameter in ALL[name].params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+
+
+def test_help_documents_the_environment_and_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    text = help_of("", capsys)
+    for word in ("REPLICAD_ADDRESS", "AUTH_TOKEN", "NO_COLOR", *COMMANDS):
+        assert word in text
+    assert [int(code) for code in re.findall(r"^ +(\d+)  ", text, re.MULTILINE)] == [*range(12), 130, 141]
+
+
+def test_no_option_takes_a_token() -> None:
+    for name, command in ALL.items():
+        for parameter in command.params:
+            assert "token" not in (parameter.name or ""), name
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"replicad-cli {replicad.__version__}\n"
+
+
+def test_no_command_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert "Usage: replicad-cli" in out + err
+
+
+def modules_after(*arguments: str) -> set[str]:
+    """The modules that a run of replicad-cli has imported by its end."""
+    script = (
+        "import sys; from replicad.cli.main import main; code = main(sys.argv[1:]); "
+        "print(*sys.modules, file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    return set(done.stderr.split())
+
+
+def test_help_waits_neither_for_grpc_nor_for_rich() -> None:
+    assert not {"grpc", "rich", "asyncio", "cryptography", "yaml"} & modules_after("--help")
+
+
+def test_a_command_in_a_pipe_does_not_wait_for_rich() -> None:
+    for command in ("post", "list", "tail", "status", "verify", "bench"):
+        assert "rich" not in modules_after(command, "--help")
+
+
+@pytest.mark.parametrize(("shell", "word"), [("bash", "complete -o"), ("zsh", "#compdef"), ("fish", "complete --no")])
+def test_the_completion_script_is_clicks(shell: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert word in script
+    assert f"_REPLICAD_CLI_COMPLETE={shell}_complete" in script
+    assert main(["completion", shell, "--output", "json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"shell": shell, "script": script}
+
+
+def completed(words: str) -> list[str]:
+    """What bash is offered for the last of the words."""
+    env = os.environ | {
+        "_REPLICAD_CLI_COMPLETE": "bash_complete",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    done = subprocess.run(RUN, env=env, capture_output=True, text=True, check=True)
+    return [line.partition(",")[2] for line in done.stdout.splitlines()]
+
+
+def test_completion_knows_commands_options_and_values() -> None:
+    assert completed("replicad-cli ") == list(COMMANDS)
+    assert completed("replicad-cli sta") == ["status"]
+    assert completed("replicad-cli --out") == ["--output"]
+    assert completed("replicad-cli list --le") == ["--level"]
+    assert completed("replicad-cli list --level ") == ["committed", "local", "linearizable"]
+    assert completed("replicad-cli post -w m") == ["majority"]
+    assert completed("replicad-cli keys g") == ["generate"]

@@ -1,0 +1,49 @@
+"""Arguments and environment."""
+
+from __future__ import annotations
+
+import pytest
+
+from replicad.client.settings import checked_concern, make_settings
+from replicad.errors import BadRequest
+
+
+def settings(addresses: str | list[str] | None = None, **env: str) -> tuple[tuple[str, ...], str]:
+    made = make_settings(addresses, token=None, timeout_s=1, write_concern=None, env=env)
+    return made.addresses, made.token
+
+
+def test_addresses_come_from_the_argument_else_the_environment_else_the_default() -> None:
+    assert settings("a:1, b:2,a:1", REPLICAD_ADDRESS="c:3") == (("a:1", "b:2"), "")
+    assert settings(["a:1", "b:2"]) == (("a:1", "b:2"), "")
+    assert settings(REPLICAD_ADDRESS="c:3,d:4", AUTH_TOKEN="t") == (("c:3", "d:4"), "t")
+    assert settings(REPLICAD_ADDRESS="") == (("127.0.0.1:50052",), "")
+
+
+def test_an_argument_overrides_the_token_of_the_environment_also_when_it_is_empty() -> None:
+    made = make_settings("a:1", token="", timeout_s=1, write_concern=2, env={"AUTH_TOKEN": "t"})
+    assert (made.token, made.write_concern) == ("", "2")
+
+
+def test_the_token_is_not_shown() -> None:
+    made = make_settings("a:1", token="secret", timeout_s=1, write_concern=None)
+    assert "secret" not in repr(made)
+
+
+@pytest.mark.parametrize("addresses", ["", ",", "host", "host:", ":1", "host:port", []])
+def test_what_is_no_address_is_refused(addresses: str | list[str]) -> None:
+    with pytest.raises(ValueError, match=r"HOST:PORT"):
+        make_settings(addresses, token=None, timeout_s=1, write_concern=None, env={})
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, float("nan"), float("inf")])
+def test_a_timeout_is_a_positive_number(timeout_s: float) -> None:
+    with pytest.raises(ValueError, match="timeout"):
+        make_settings("a:1", token=None, timeout_s=timeout_s, write_concern=None)
+
+
+def test_write_concerns_are_numbers_majority_and_all() -> None:
+    assert [checked_concern(each) for each in (None, 1, "3", "majority", "all")] == ["", "1", "3", "majority", "all"]
+    for wrong in (0, -1, "most", "1.5", "²", "\ud800"):
+        with pytest.raises(BadRequest):
+            checked_concern(wrong)
