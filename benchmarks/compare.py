@@ -1,4 +1,4 @@
-"""Is this checkout faster than that one? ``python benchmarks/compare.py OLD [NEW] [--rounds N] [options of bench]``
+"""Is this checkout faster than that one? ``python benchmarks/compare.py OLD [NEW] [--rounds N] [-- options of bench]``
 
 Runs `replicad-cli bench` of two checkouts by turns and prints, for each figure, the median of both, their ratio (new to
 old, the median over the rounds), and the lowest and highest ratio of a round. Owns that arithmetic; what is measured,
@@ -97,8 +97,12 @@ def checkout(what: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="replicad-compare-") as parent:
         tree = Path(parent) / "tree"
         git = ["git", "-C", str(ROOT), "worktree"]
-        if subprocess.run([*git, "add", "--quiet", "--detach", str(tree), what], check=False).returncode:
-            raise CompareError(f"{what} is neither a checkout's folder nor a git revision")
+        try:
+            added = subprocess.run([*git, "add", "--quiet", "--detach", str(tree), what], check=False).returncode == 0
+        except FileNotFoundError:  # no git here
+            added = False
+        if not added:
+            raise CompareError(f"{what} is neither a checkout's folder nor a revision that git finds")
         try:
             yield tree
         finally:
@@ -107,12 +111,10 @@ def checkout(what: str) -> Iterator[Path]:
 
 def bench(tree: Path, options: Sequence[str]) -> dict[Key, float]:
     """Run the checkout's own bench with its own nodes. Raises CompareError."""
-    env = os.environ | {"PYTHONPATH": str(tree)}  # comes before what is installed, in its nodes' processes too
-    show = [sys.executable, "-P", "-c", "import replicad; print(replicad.__file__)"]
-    if not Path(subprocess.check_output(show, env=env, text=True).strip()).is_relative_to(tree):
-        raise CompareError(f"{sys.executable} does not run the replicad of {tree}")
-    command = [sys.executable, "-P", "-m", "replicad.cli", "bench", "--output", "json", *options]
-    ran = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=False)
+    # `python -m` looks into the working folder first, then there; both hold for the nodes that bench starts, too.
+    env = os.environ | {"PYTHONPATH": str(tree)}
+    command = [sys.executable, "-m", "replicad.cli", "bench", "--output", "json", *options]
+    ran = subprocess.run(command, cwd=tree, env=env, stdout=subprocess.PIPE, text=True, check=False)
     if ran.returncode:
         raise CompareError(f"bench of {tree} ended with exit code {ran.returncode}")
     return figures(ran.stdout)
@@ -130,27 +132,38 @@ def report(comparisons: Sequence[Comparison]) -> str:
     return "\n".join(lines)
 
 
+def run(trees: Sequence[Path], *, rounds: int, options: Sequence[str]) -> list[Comparison]:
+    """Measure both, ``rounds`` times by turns. Raises CompareError."""
+    pairs = []
+    for number in range(rounds):
+        print(f"round {number + 1} of {rounds} ...", file=sys.stderr, flush=True)
+        if number % 2 == 0:
+            old, new = bench(trees[0], options), bench(trees[1], options)
+        else:
+            new, old = bench(trees[1], options), bench(trees[0], options)
+        pairs.append((old, new))
+    return compare(pairs)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description="Compare the speed and memory of two checkouts, side by side.",
-        epilog="Further options go to `replicad-cli bench`: --workload W3 --size 100 --messages 1000000 ...",
+        epilog="What follows -- goes to `replicad-cli bench`: -- --workload W3 --size 100 --messages 1000000",
     )
     parser.add_argument("old", metavar="OLD", help="a git revision, or the folder of a checkout")
     parser.add_argument("new", metavar="NEW", nargs="?", default=str(ROOT), help="the same; default: this checkout")
     parser.add_argument("--rounds", type=int, default=DEFAULT_ROUNDS, metavar="N", help="default: %(default)s")
-    options, for_bench = parser.parse_known_args()
+    cut = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    options = parser.parse_args(sys.argv[1:cut])
+    if options.rounds < 1:
+        parser.error("--rounds: at least one")
     try:
         with ExitStack() as stack:
             trees = [stack.enter_context(checkout(what)) for what in (options.old, options.new)]
-            rounds = []
-            for number in range(options.rounds):
-                print(f"round {number + 1} of {options.rounds} ...", file=sys.stderr, flush=True)
-                measured = {tree: bench(tree, for_bench) for tree in (trees if number % 2 == 0 else trees[::-1])}
-                rounds.append((measured[trees[0]], measured[trees[1]]))
+            print(report(run(trees, rounds=options.rounds, options=sys.argv[cut + 1 :])))
     except CompareError as error:
         print(f"compare: {error}", file=sys.stderr)
         return 1
-    print(report(compare(rounds)))
     return 0
 
 

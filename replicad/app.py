@@ -207,10 +207,10 @@ class Node:
         self._notifier.stopping()
         _log.info("stopping", "answering what is under way" if fault is None else "after a fault")
         await self._server.stop(0.0 if fault else self._config.timeouts.stop_s)
+        await self._runtime.close()  # first: that the streams to the workers end now is nothing to act on or to log
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._runtime.close()
         _log.info("stopped", "", size=self._machine.log.stored_size, commit_size=self._machine.log.commit_size)
 
     async def _tell_systemd(self) -> None:

@@ -58,6 +58,7 @@ from replicad.logs import Logger
 from replicad.storage.interface import Store, StoreState
 
 LEVELS = ("committed", "local", "linearizable")
+COMMIT_WAIT_S = 1.0  # of a reader for the newest commit size: a disk that hangs must not hold up reads
 RETRY_S = 1.0  # of a promise or a truncation, on a full disk
 CONTENT_READ_BYTES = 1  # one batch at a time: duplicates are rare
 
@@ -227,14 +228,19 @@ class Runtime:
         return self._commit_on_disk
 
     async def commit_to_disk(self) -> None:
-        """Return when the commit size known now is on disk (it is shown to nobody before), or the disk is full."""
+        """Return when the commit size known now is on disk (it is shown to nobody before), or the disk is full or slow:
+        then readers see what was there before."""
         wanted = self.machine.log.commit_size
-        while self._commit_on_disk < wanted:
-            if self._commit_write is None or self._commit_write.done():
-                self._commit_write = self._loop.create_future()
-                self._write_commit(self._commit_write)
-            if not await asyncio.shield(self._commit_write):
-                return
+        if self._commit_on_disk >= wanted:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(COMMIT_WAIT_S):
+                while self._commit_on_disk < wanted:
+                    if self._commit_write is None or self._commit_write.done():
+                        self._commit_write = self._loop.create_future()
+                        self._write_commit(self._commit_write)
+                    if not await asyncio.shield(self._commit_write):
+                        return
 
     def _write_commit(self, written: asyncio.Future[bool]) -> None:
         size = self.machine.log.commit_size

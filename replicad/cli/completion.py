@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-from replicad.cli.options import Session, common_options, epilog
+from replicad.cli.options import Session, epilog, output_option
 from replicad.cli.output import Output
 
 SHELLS = ("bash", "zsh", "fish")
@@ -23,7 +23,7 @@ Examples:
     ),
 )
 @click.argument("shell", type=click.Choice(SHELLS))
-@common_options
+@output_option
 @click.pass_context
 def command(ctx: click.Context, shell: str) -> None:
     """Print the completion script of a shell."""

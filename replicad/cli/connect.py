@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -11,9 +12,11 @@ import click
 from replicad.cli.errors import Interrupted
 from replicad.cli.options import Session
 from replicad.client import AsyncClient
-from replicad.client.settings import ADDRESS_VARIABLE, make_settings
+from replicad.client.settings import ADDRESS_VARIABLE, TOKEN_VARIABLE, make_settings
 
 DEFAULT_TIMEOUT = "10s"  # a node that restarts is back by then
+
+MAX_PORT = 65_535
 
 _Result = TypeVar("_Result")
 
@@ -21,16 +24,23 @@ _Result = TypeVar("_Result")
 def node_addresses(session: Session) -> tuple[str, ...]:
     """Where to look for nodes: as given by --address, else by the environment. Raises click.UsageError."""
     given = ",".join(session.addresses) or None
+    where = "--address" if given else ADDRESS_VARIABLE
     try:
-        return make_settings(given, token=None, timeout_s=1.0, write_concern=None).addresses
+        addresses = make_settings(given, token=None, timeout_s=1.0, write_concern=None).addresses
     except ValueError as exc:
-        where = "--address" if given else ADDRESS_VARIABLE
         raise click.UsageError(f"{where}: {exc}") from exc
+    for address in addresses:
+        if not 1 <= int(address.rpartition(":")[2]) <= MAX_PORT:
+            raise click.UsageError(f"{where}: address {address!r} has no port from 1 to {MAX_PORT}")
+    return addresses
 
 
 def make_client(session: Session, *, timeout_s: float) -> AsyncClient:
     """A client of those addresses; AUTH_TOKEN comes from the environment. Raises click.UsageError."""
-    return AsyncClient(node_addresses(session), timeout_s=timeout_s)
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if not (token.isascii() and token.isprintable()):  # never shown, not even a part of it
+        raise click.UsageError(f"{TOKEN_VARIABLE}: a token is printable ASCII on one line, and this is not")
+    return AsyncClient(node_addresses(session), token=token, timeout_s=timeout_s)
 
 
 def run(work: Coroutine[Any, Any, _Result]) -> _Result:

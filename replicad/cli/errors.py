@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 
 import click
@@ -71,7 +72,7 @@ _GRPC_CONNECT = re.compile(
 )
 
 
-class Interrupted(Exception):  # noqa: N818 - no error: the user wanted it
+class Interrupted(Exception):
     """Ctrl-C, once the work has been called off. Click would tell of a KeyboardInterrupt itself."""
 
 
@@ -149,13 +150,14 @@ def post_failure(error: ServiceError, *, message_id: str) -> Failure:
     failure = service_failure(error)
     failure.applied = error.applied
     failure.facts["id"] = message_id
-    again = f"--id {message_id}"
+    quoted = shlex.quote(message_id)
+    again = f"--id {quoted}"
     if isinstance(error, WriteConcernTimeout):
         failure.remedy = (
             f"nothing is lost: it goes on replicating; to wait for it, post the same message again with {again}"
         )
     elif isinstance(error, OutcomeUnknown) or error.applied is Applied.UNKNOWN:
-        failure.remedy = f"replicad-cli outcome {message_id}, or post the same message again with {again}"
+        failure.remedy = f"replicad-cli outcome {quoted}, or post the same message again with {again}"
     elif isinstance(error, IdConflict):
         look = "" if error.offset is None else f"; what has it: replicad-cli list --from {error.offset} --limit 1"
         failure.remedy = f"post with another --id, or with none{look}"

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from replicad import keys
-from replicad.cli.options import Session, common_options, epilog
+from replicad.cli.options import Session, epilog, output_option
 from replicad.cli.output import Output
 from replicad.configvalues import is_name
 from replicad.errors import KeyFileError
@@ -16,8 +16,8 @@ from replicad.errors import KeyFileError
 SUFFIX = ".key"
 
 
-@click.group("keys")
-@common_options
+@click.group("keys", no_args_is_help=False)
+@output_option
 def command() -> None:
     """Make and show node keys."""
 
@@ -41,7 +41,7 @@ Examples:
     metavar="FILE",
     help=f"The new key file; an existing one is never overwritten.  [default: NODE{SUFFIX}, here]",
 )
-@common_options
+@output_option
 @click.pass_obj
 def generate(session: Session, node: str, path: Path | None) -> None:
     """Make a key for NODE: the private part into a file of mode 0600, the public line to standard output.
@@ -74,7 +74,7 @@ Examples:
 @click.option(
     "--node", metavar="NODE", help=f"The name that the line is to have, where the file is not called NODE{SUFFIX}."
 )
-@common_options
+@output_option
 @click.pass_obj
 def show(session: Session, file_or_node: str, node: str | None) -> None:
     """Print the public line of a key file.

@@ -89,7 +89,13 @@ class Commands(click.Group):
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
-@click.group(PROGRAM, cls=Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    PROGRAM,
+    cls=Commands,
+    epilog=_EPILOG,
+    no_args_is_help=False,  # which releases of click end with 0, and which with 2, is not alike
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @common_options
 @click.version_option(__version__, prog_name=PROGRAM, message="%(prog)s %(version)s")
 def cli() -> None:
@@ -102,7 +108,7 @@ def cli() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``replicad-cli`` with these arguments (None: the process's); the exit code."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's C core would write to stderr past our messages
     never_fail_to_encode()
     session = Session(json=wants_json(arguments))

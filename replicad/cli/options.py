@@ -50,9 +50,9 @@ def _set_output(ctx: click.Context, _: click.Parameter, value: str | None) -> No
         ctx.ensure_object(Session).json = value == "json"
 
 
-def common_options(function: _Function) -> _Function:
-    """Adds the options that every command and group has."""
-    function = click.option(
+def output_option(function: _Function) -> _Function:
+    """Adds --output, which every command and group has."""
+    return click.option(
         "--output",
         type=click.Choice(FORMATS),
         callback=_set_output,
@@ -60,14 +60,19 @@ def common_options(function: _Function) -> _Function:
         is_eager=True,
         help="How results and errors are printed; json: one object a line.  [default: text]",
     )(function)
+
+
+def address_option(help_text: str) -> Callable[[_Function], _Function]:
+    """Adds --address, which every command has that speaks to nodes."""
     return click.option(
-        "--address",
-        multiple=True,
-        metavar="HOST:PORT",
-        callback=_add_addresses,
-        expose_value=False,
-        help="A node of the cluster; more than one may be given.  [default: REPLICAD_ADDRESS, else 127.0.0.1:50052]",
-    )(function)
+        "--address", multiple=True, metavar="HOST:PORT", callback=_add_addresses, expose_value=False, help=help_text
+    )
+
+
+def common_options(function: _Function) -> _Function:
+    """Adds both."""
+    text = "A node of the cluster; more than one may be given.  [default: REPLICAD_ADDRESS, else 127.0.0.1:50052]"
+    return address_option(text)(output_option(function))
 
 
 def wants_json(arguments: Sequence[str]) -> bool:

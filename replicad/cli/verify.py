@@ -10,7 +10,7 @@ import click
 
 from replicad import configfile
 from replicad.cli.errors import Failure
-from replicad.cli.options import Session, common_options, epilog
+from replicad.cli.options import Session, epilog, output_option
 from replicad.cli.output import Output, stderr_is_terminal
 from replicad.errors import ExitCode, KeyFileError
 from replicad.storage.fsck import Report, verify_folder
@@ -45,7 +45,7 @@ Examples:
     "--key", "key_lines", multiple=True, metavar="VKEY", help="A node's public line; one for each that ever was master."
 )
 @click.option("--cluster", metavar="NAME", help="The cluster's name, with --key.")
-@common_options
+@output_option
 @click.pass_obj
 def command(
     session: Session,

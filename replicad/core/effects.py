@@ -1,4 +1,4 @@
-"""What the machines decide: effects, which the runtime performs in their written order, and events, which it feeds back.
+"""What the machines decide: effects, which the runtime performs in their order, and events, which it feeds back.
 
 The order is a contract: nothing is acknowledged before it is on disk, because the effect that acknowledges is only
 given in answer to the event that says it is.

@@ -53,7 +53,7 @@ from replicad.core.seal import Part, Sealer
 from replicad.core.settings import Settings
 from replicad.core.start import StoreState
 from replicad.core.tree import Tree
-from replicad.errors import OutcomeUnknown, ServiceError, StorageFull, Unavailable, invariant
+from replicad.errors import OutcomeUnknown, PeerError, ServiceError, StorageFull, Unavailable, invariant
 
 _FULL = "the master's disk is full; posts are taken again when there is room"
 
@@ -90,7 +90,7 @@ class Master:
         self._retry_store_at = float("inf")
         self._commit_moved_at = float("inf")  # since when a commit size may be untold
         self._probe = 0
-        self._confirms: deque[tuple[int, int]] = deque()  # (probe, ticket)
+        self._confirms: deque[tuple[int, int, float]] = deque()  # (probe, ticket, when asked)
         self._now, self._wall_ms = 0.0, 0
         self._handlers: dict[type, Callable[..., list[Effect]]] = {
             Submit: self._submit,
@@ -125,6 +125,8 @@ class Master:
     def wake_at(self) -> float:
         """When the next :class:`Tick` is due."""
         due = min(self.posts.next_deadline(), self._retry_store_at, self._commit_moved_at + self.settings.announce_s)
+        if self._confirms:
+            due = min(due, self._confirms[0][2] + self.settings.unhealthy_s)
         for worker in self.workers.values():
             if worker.phase is not Phase.DOWN:
                 due = min(due, worker.last_sent + self.settings.heartbeat_s)
@@ -256,7 +258,7 @@ class Master:
         return [StorePromise(epoch, self.settings.node)]
 
     def _check(self, batch: Batch, tree: Tree, last_epoch: int) -> tuple[Append, Tree]:
-        return check_batch(
+        checked = check_batch(
             batch,
             tree=tree,
             last_epoch=last_epoch,
@@ -264,6 +266,9 @@ class Master:
             verifiers=self._verifiers,
             decode=self._decode,
         )
+        if batch.epoch >= self.epoch:
+            raise PeerError("epoch", f"a batch of epoch {batch.epoch} in the tail for epoch {self.epoch} to begin on")
+        return checked
 
     def _promise_stored(self, event: PromiseStored) -> list[Effect]:
         if event.epoch != self.epoch or self._opening is None:
@@ -382,14 +387,14 @@ class Master:
         return [*effects, Hangup(worker.name, frame.reason)]
 
     def _outdated(self, epoch: int) -> list[Effect]:
-        """A voter has promised this epoch to another, or a higher one: take a higher one still, or, when a higher one is
-        promised after this one has begun, stop being the master."""
+        """A voter has promised this epoch to another, or a higher one: take one higher still; or, when this one has
+        begun, stop being the master."""
         if self._epoch_start < 0:
             return self._greet_anew(epoch + 1)
         text = f"a node has promised epoch {epoch}, above this master's {self.epoch}"
         effects = self.posts.refuse_queued(Unavailable(text), tip=self.log.tip)
         effects += self.posts.abandon(OutcomeUnknown(f"{text}; ask for the outcome of the id"))
-        effects += [Confirmed(ticket, Unavailable(text)) for _, ticket in self._confirms]
+        effects += [Confirmed(ticket, Unavailable(text)) for _, ticket, _ in self._confirms]
         self._confirms.clear()
         effects += self._change(State.DEPOSED, text, level="error")
         return effects + [Hangup(worker.name, "deposed") for worker in self.workers.values()]
@@ -421,7 +426,7 @@ class Master:
 
     def _tick(self, _: Tick) -> list[Effect]:
         now, settings = self._now, self.settings
-        effects = self.posts.expired(now, self._sizes())
+        effects = self.posts.expired(now, self._sizes()) + self._unconfirmed()
         if now >= self._retry_store_at:
             effects += self._retry_store()
         announce = now >= self._commit_moved_at + settings.announce_s
@@ -457,7 +462,7 @@ class Master:
         if self.state not in (State.OPEN, State.READ_ONLY):
             return [Confirmed(event.ticket, self._refusal())]
         self._probe += 1
-        self._confirms.append((self._probe, event.ticket))
+        self._confirms.append((self._probe, event.ticket, self._now))
         beats = [
             worker.heartbeat(commit_size=self.log.commit_size, probe=self._probe, now=self._now)
             for worker in self.workers.values()
@@ -473,6 +478,14 @@ class Master:
         effects: list[Effect] = []
         while self._confirms and self._confirms[0][0] <= majority:
             effects.append(Confirmed(self._confirms.popleft()[1], None))
+        return effects
+
+    def _unconfirmed(self) -> list[Effect]:
+        """Give up those that nobody has confirmed for so long: without a majority there would be ever more of them."""
+        error = Unavailable(f"no majority has confirmed within {self.settings.unhealthy_s:g} s that this is the master")
+        effects: list[Effect] = []
+        while self._confirms and self._now >= self._confirms[0][2] + self.settings.unhealthy_s:
+            effects.append(Confirmed(self._confirms.popleft()[1], error))
         return effects
 
     def _change(self, state: State, detail: str, *, level: str = "info") -> list[Effect]:

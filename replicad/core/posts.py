@@ -50,6 +50,7 @@ class Posts:
         self._queue: deque[tuple[Part, int]] = deque()
         self._held: dict[int, Frame] = {}  # the disk is being asked
         self._unstored: list[tuple[int, Frame]] = []  # (size, frame): duplicates of what is not on disk yet
+        self._unstored_due = float("inf")  # the earliest deadline of those
         self._admitted: dict[int, Frame] = {}
         self._waiting = Waiting()
         self._waiting_frames = waiting_frames
@@ -96,6 +97,7 @@ class Posts:
         unread = sorted(known - frame.contents.keys())
         if unread and unread[-1] >= stored_size:
             self._unstored.append((unread[-1] + 1, frame))
+            self._unstored_due = min(self._unstored_due, frame.submit.deadline)
             return []
         if unread:
             self._held[ticket] = frame
@@ -180,7 +182,9 @@ class Posts:
         if not self._unstored:
             return []
         ready = [frame for needed, frame in self._unstored if needed <= size]
-        self._unstored = [entry for entry in self._unstored if entry[0] > size]
+        if not ready:
+            return []
+        self._keep_unstored([entry for entry in self._unstored if entry[0] > size])
         return [effect for frame in ready for effect in self._resolve(frame, size)]
 
     # --- answers -----------------------------------------------------------------------------------
@@ -199,22 +203,29 @@ class Posts:
         answers: list[Effect] = []
         for ticket in self._waiting.expired(now):
             frame = self._admitted.pop(ticket)
-            errors = list(frame.errors)
+            wanted, errors = frame.submit.nodes, list(frame.errors)
+            met = [run for run in frame.runs if _nodes_with(run.first_offset + run.count, sizes) >= wanted]
             for run in frame.runs:
-                for step in range(run.count):
-                    errors.append((run.first_index + step, _late(frame.submit.nodes, run.first_offset + step, sizes)))
-            answers.append(Answer(ticket, FrameResult(errors=errors)))
-        late = [frame for _, frame in self._unstored if frame.submit.deadline <= now]
-        if late:
-            self._unstored = [entry for entry in self._unstored if entry[1].submit.deadline > now]
-        for frame in late:
+                if run not in met:
+                    late = [(run.first_index + n, _late(wanted, run.first_offset + n, sizes)) for n in range(run.count)]
+                    errors += late
+            nodes = min((_nodes_with(run.first_offset + run.count, sizes) for run in met), default=0)
+            answers.append(Answer(ticket, FrameResult(runs=met, errors=errors, nodes=nodes)))
+        if now < self._unstored_due:
+            return answers
+        expired = [frame for _, frame in self._unstored if frame.submit.deadline <= now]
+        self._keep_unstored([entry for entry in self._unstored if entry[1].submit.deadline > now])
+        for frame in expired:
             self.ids.release(frame.submit.ticket)
             answers.append(Answer(frame.submit.ticket, FrameResult(error=OutcomeUnknown(_UNSURE))))
         return answers
 
     def next_deadline(self) -> float:
-        unstored = min((frame.submit.deadline for _, frame in self._unstored), default=float("inf"))
-        return min(self._waiting.next_deadline(), unstored)
+        return min(self._waiting.next_deadline(), self._unstored_due)
+
+    def _keep_unstored(self, entries: list[tuple[int, Frame]]) -> None:
+        self._unstored = entries
+        self._unstored_due = min((frame.submit.deadline for _, frame in entries), default=float("inf"))
 
     def refuse_queued(self, error: ServiceError, *, tip: int) -> list[Effect]:
         """Take back what was queued and is in no batch: it was never written or sent, so it is not applied."""
@@ -247,7 +258,7 @@ class Posts:
         """Refuse frames that wait to be compared with what was taken back. What is in a batch already may yet come
         to be: of a message with its id nothing is known."""
         gone = [frame for needed, frame in self._unstored if needed > tip]
-        self._unstored = [entry for entry in self._unstored if entry[0] <= tip]
+        self._keep_unstored([entry for entry in self._unstored if entry[0] <= tip])
         answers: list[Effect] = []
         for frame in gone:
             self.ids.release(frame.submit.ticket)
@@ -264,7 +275,7 @@ class Posts:
         self._waiting.clear()
         self._admitted.clear()
         self._held.clear()
-        self._unstored.clear()
+        self._keep_unstored([])
         return [Answer(ticket, FrameResult(error=error)) for ticket in tickets]
 
 

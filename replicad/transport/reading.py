@@ -33,9 +33,13 @@ class Reading:
         level = await self._level(query.level, LEVELS)
         if query.HasField("min_offset"):
             await self._wait_for(level, query.min_offset)
+        least = max(
+            query.min_offset + 1 if query.HasField("min_offset") else 0,
+            self._runtime.machine.log.commit_size if level == "linearizable" else 0,
+        )
         stop = await self._runtime.visible_size(level)
-        if query.HasField("min_offset") and stop <= query.min_offset:
-            raise Unavailable(f"offset {query.min_offset} is committed, but this node's disk has no room to note it")
+        if stop < least:
+            raise Unavailable(f"offset {least - 1} is there, but the disk takes no note of it: it is full, or slow")
         commit_size = await self._runtime.visible_size("committed")
         left = query.limit or MAX_PLACE
         if query.HasField("since_ms") or query.HasField("until_ms"):

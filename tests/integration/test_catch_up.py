@@ -24,7 +24,9 @@ async def test_a_worker_that_was_away_for_200_000_messages_comes_level_while_pos
     cluster: DevCluster, logs: Logs
 ) -> None:
     await asyncio.to_thread(cluster.kill, "node-3")
-    async with AsyncClient(cluster.client_env()["REPLICAD_ADDRESS"], token=cluster.layout.token, timeout_s=60) as client:
+    async with AsyncClient(
+        cluster.client_env()["REPLICAD_ADDRESS"], token=cluster.layout.token, timeout_s=60
+    ) as client:
         began = time.monotonic()
         posted = 0
         async for some in client.post_many(_many(AWAY)):
@@ -45,7 +47,9 @@ async def test_a_worker_that_was_away_for_200_000_messages_comes_level_while_pos
 
         await eventually(has_them, within_s=DIALLED_AND_LEVEL_S, what="the worker has all it was away for")
         level_s = time.monotonic() - began
-    print(f"posted in {posted_s:.1f} s; level after {level_s:.1f} s; posts meanwhile took {max(latencies):.3f} s or less")
+    print(
+        f"posted in {posted_s:.1f} s; level after {level_s:.1f} s; posts meanwhile took {max(latencies):.3f} s or less"
+    )
 
     await all_level(logs, size=missing)
     states = {name: await log.status() for name, log in logs.items()}
@@ -58,9 +62,7 @@ def _many(count: int) -> Iterator[bytes]:
     return (PAYLOAD for _ in range(count))
 
 
-async def test_a_worker_with_an_empty_folder_gets_the_whole_log_and_it_proves(
-    cluster: DevCluster, logs: Logs
-) -> None:
+async def test_a_worker_with_an_empty_folder_gets_the_whole_log_and_it_proves(cluster: DevCluster, logs: Logs) -> None:
     """The disk of a worker was lost: it starts anew, and ends with what verifies by public keys alone."""
     size = (await all_level(logs)).size
     node = cluster.node("node-2")

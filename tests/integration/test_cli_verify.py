@@ -55,7 +55,7 @@ def test_a_good_folder_proves_by_the_config_alone(cli: CommandLine, stopped: Dev
     for node in stopped.nodes:
         [told] = cli.objects("verify", "--config", str(node.config_file))
         assert (told["ok"], told["node"], told["cluster"]) == (True, node.name, "dev")
-        assert told["records"] == told["commit_size"] == 3 * LINES + 1
+        assert told["commit_size"] <= told["records"] == 3 * LINES + 1
         assert told["bad_offset"] is None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -102,7 +102,7 @@ async def test_a_retry_of_a_record_older_than_memory_gets_the_original_offset(lo
     [{"payload": b"other content"}, {"payload": b""}, {"headers": {}}, {"headers": {"kind": "test", "part": "2"}}],
 )
 async def test_the_same_id_with_other_content_is_a_conflict_and_changes_nothing(
-    logs: Logs, change: dict[str, object]
+    logs: Logs, change: dict[str, Any]
 ) -> None:
     message = some_message()
     original = await post(logs["node-1"], message)

@@ -1,6 +1,6 @@
 """kill -9 of nodes at random under load, many rounds; then a checker of all that anyone was told.
 
-REPLICAD_KILL_SECONDS (default 40) is how long the killing goes on; REPLICAD_KILL_SEED chooses another run than
+REPLICAD_KILL_SECONDS (default 30) is how long the killing goes on; REPLICAD_KILL_SEED chooses another run than
 the one that CI makes. Both are in the test's output. The seed settles who is hit and when; what is under way at that
 moment is the machine's.
 """
@@ -26,7 +26,7 @@ from tests.support.ledger import Ledger
 from tests.support.nodes import TOKEN, all_level, events, raw_logs, running_cluster, verified
 from tests.support.rawlog import RawLog
 
-KILL_S = float(os.environ.get("REPLICAD_KILL_SECONDS", "40"))
+KILL_S = float(os.environ.get("REPLICAD_KILL_SECONDS", "30"))
 SEED = int(os.environ.get("REPLICAD_KILL_SEED", "20260101"))
 
 CLIENTS = 5
@@ -36,7 +36,14 @@ CONCERNS: tuple[int | str, ...] = (1, 1, 2, 2, 3, "majority", "majority", "all")
 AGAIN_AFTER = 5  # unknown ones that a client keeps before it posts the oldest of them again
 
 # What a round does: to whom, and how. Most deaths are lonely; some are of a majority, some of all.
-VICTIMS = (("node-1",), ("node-2",), ("node-3",), ("node-1", "node-2"), ("node-2", "node-3"), ("node-1", "node-2", "node-3"))
+VICTIMS = (
+    ("node-1",),
+    ("node-2",),
+    ("node-3",),
+    ("node-1", "node-2"),
+    ("node-2", "node-3"),
+    ("node-1", "node-2", "node-3"),
+)
 WEIGHTS = (4, 4, 4, 2, 2, 1)
 PACE_S = 0.01  # between two calls of one who would otherwise do nothing but ask
 STOPPED_SHARE = 0.15  # of the rounds: SIGSTOP and SIGCONT, in place of kill -9
@@ -95,7 +102,10 @@ class Load:
                 try:
                     async with asyncio.timeout(POST_S):
                         posted = await log.post(
-                            f"payload of {message_id}".encode(), id=message_id, w=self._rng.choice(CONCERNS), timeout_s=1
+                            f"payload of {message_id}".encode(),
+                            id=message_id,
+                            w=self._rng.choice(CONCERNS),
+                            timeout_s=1,
                         )
                 except ServiceError as error:
                     self._ledger.failed(message_id, error)

@@ -116,9 +116,7 @@ async def test_a_master_cut_from_its_majority_answers_no_linearizable_read(clust
     assert (await logs["node-1"].list(level="linearizable")).records
 
 
-async def test_a_worker_that_was_silent_until_it_was_given_up_is_dialled_again(
-    cluster: DevCluster, logs: Logs
-) -> None:
+async def test_a_worker_that_was_silent_until_it_was_given_up_is_dialled_again(cluster: DevCluster, logs: Logs) -> None:
     """A stream that we cancel ourselves must not end the dialling: the worker would never come back."""
     seen = len(log_lines(cluster.master))
     cluster.send_signal("node-2", signal.SIGSTOP)

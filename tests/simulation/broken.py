@@ -13,11 +13,11 @@ from typing import Any
 
 from replicad.core import opening, posts, worker
 from replicad.core.batch import Append, Batch
-from replicad.core.check import Verifier, check_records
+from replicad.core.check import Verifier, check_batch, check_records
 from replicad.core.common import CommonSize
 from replicad.core.duplicates import RecentIds
-from replicad.core.effects import Effect, Send
-from replicad.core.frames import Ack, AppendBatch, Hello
+from replicad.core.effects import Answer, ContentRead, Effect, FrameResult, Send
+from replicad.core.frames import Ack, Align, AppendBatch, Hello
 from replicad.core.master import Master
 from replicad.core.opening import Opening
 from replicad.core.ownlog import OwnLog
@@ -32,17 +32,22 @@ from replicad.errors import OutcomeUnknown, ServiceError, Unavailable
 from tests.simulation import disk
 from tests.simulation.cluster import Cluster
 from tests.simulation.node import Node
+from tests.simulation.run import Scenario
 
 Replacement = tuple[object, str, object]
 
 
 @dataclass(frozen=True, slots=True)
 class Breakage:
-    """``within_seeds``: how many seeds, from 1 on, are enough to catch it."""
+    """``within_seeds``: how many seeds, from 1 on, are enough to catch it; of duels only, where it takes those."""
 
     name: str
     within_seeds: int
+    duel: bool
     replacements: Callable[[], list[Replacement]]
+
+    def scenarios(self) -> list[Scenario]:
+        return [Scenario(seed, duel=self.duel) for seed in range(1, self.within_seeds + 1)]
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -57,12 +62,12 @@ class Breakage:
 BREAKAGES: dict[str, Breakage] = {}
 
 
-def breakage(*, within_seeds: int) -> Callable[[Callable[[], list[Replacement]]], Breakage]:
+def breakage(*, within_seeds: int, duel: bool = False) -> Callable[[Callable[[], list[Replacement]]], Breakage]:
     """Enter a broken core, under its function's name, in the list."""
 
     def enter(replacements: Callable[[], list[Replacement]]) -> Breakage:
         name = replacements.__name__
-        BREAKAGES[name] = Breakage(name, within_seeds, replacements)
+        BREAKAGES[name] = Breakage(name, within_seeds, duel, replacements)
         return BREAKAGES[name]
 
     return enter
@@ -145,7 +150,7 @@ def a_master_opens_without_fetching_a_missing_tail() -> list[Replacement]:
     return [(opening, "_end", lambda welcome: (0, 0))]
 
 
-@breakage(within_seeds=3000)
+@breakage(within_seeds=300, duel=True)
 def a_record_of_an_old_epoch_is_committed_by_count() -> list[Replacement]:
     original = Master._advance
 
@@ -181,14 +186,12 @@ def logs_are_aligned_without_comparing_roots() -> list[Replacement]:
 
 @breakage(within_seeds=200)
 def a_worker_does_not_verify_signatures() -> list[Replacement]:
-    original = worker.check_batch
-
     class Credulous:
         def verify(self, signature: bytes, statement: bytes) -> bool:
             return True
 
     def check(batch: Batch, *, verifiers: Mapping[str, Verifier], **rest: Any) -> tuple[Append, Tree]:
-        return original(batch, verifiers=dict.fromkeys(verifiers, Credulous()), **rest)
+        return check_batch(batch, verifiers=dict.fromkeys(verifiers, Credulous()), **rest)
 
     return [(worker, "check_batch", check)]
 
@@ -280,7 +283,7 @@ def a_dead_worker_keeps_its_window() -> list[Replacement]:
     return [(Progress, "down", down)]
 
 
-@breakage(within_seeds=1000)
+@breakage(within_seeds=300, duel=True)
 def an_epoch_begins_before_what_was_fetched_is_on_disk() -> list[Replacement]:
     original = Opening._next
 
@@ -294,9 +297,102 @@ def an_epoch_begins_before_what_was_fetched_is_on_disk() -> list[Replacement]:
     return [(Opening, "_next", go_on)]
 
 
-@breakage(within_seeds=500)
+@breakage(within_seeds=300, duel=True)
 def a_promise_for_a_lower_epoch_counts_for_a_higher() -> list[Replacement]:
     def greet_anew(self: Master, epoch: int) -> list[Effect]:
         return self._take_epoch(epoch)
 
     return [(Master, "_greet_anew", greet_anew)]
+
+
+# --- bugs that the core once had --------------------------------------------------------------------------------
+
+
+@breakage(within_seeds=500)
+def a_root_is_asked_for_beyond_what_is_on_disk() -> list[Replacement]:
+    original = Progress.begin_search
+
+    def begin_search(self: Progress, log: OwnLog) -> list[Effect]:
+        stored, log.stored_size = log.stored_size, log.tip
+        try:
+            return original(self, log)
+        finally:
+            log.stored_size = stored
+
+    return [(Progress, "begin_search", begin_search)]
+
+
+@breakage(within_seeds=500)
+def a_log_is_aligned_again_in_an_epoch_that_it_agreed_in() -> list[Replacement]:
+    original = Worker._align
+
+    def align(self: Worker, frame: Align) -> list[Effect]:
+        self._agreed_epoch = 0
+        return original(self, frame)
+
+    return [(Worker, "_align", align)]
+
+
+@breakage(within_seeds=500)
+def a_worker_tells_its_size_before_its_log_is_aligned() -> list[Replacement]:
+    def ack(self: Worker) -> Effect:
+        return Send(self._session or "", Ack(self.log.stored_size, self._probe))
+
+    return [(Worker, "_ack", ack)]
+
+
+@breakage(within_seeds=500)
+def a_commit_size_is_believed_before_the_log_is_aligned() -> list[Replacement]:
+    def told(self: Worker, commit_size: int) -> None:
+        self._commit_told = max(self._commit_told, commit_size)
+        self.log.commit(min(self._commit_told, self.log.stored_size))
+
+    return [(Worker, "_told", told)]
+
+
+@breakage(within_seeds=500)
+def a_retry_of_what_is_on_its_way_is_told_not_applied() -> list[Replacement]:
+    original = Posts._refuse_unstored
+
+    def refuse(self: Posts, error: ServiceError, tip: int) -> list[Effect]:
+        answers = original(self, error, tip)
+        return [Answer(a.ticket, FrameResult(error=error)) if isinstance(a, Answer) else a for a in answers]
+
+    return [(Posts, "_refuse_unstored", refuse)]
+
+
+@breakage(within_seeds=500, duel=True)
+def a_truncation_under_way_is_forgotten_with_the_epoch() -> list[Replacement]:
+    original = Opening.__init__
+
+    def init(self: Opening, **options: Any) -> None:
+        original(self, **{**options, "truncating": False})
+
+    return [(Opening, "__init__", init)]
+
+
+@breakage(within_seeds=500)
+def an_opening_master_waits_for_a_source_that_is_gone() -> list[Replacement]:
+    return [(Opening, "resume", lambda self, log: [])]
+
+
+@breakage(within_seeds=500)
+def a_duplicate_of_what_is_on_disk_waits_for_the_next_progress() -> list[Replacement]:
+    def content_read(self: Master, event: ContentRead) -> list[Effect]:
+        return self.posts.content_read(event.ticket, event.contents, stored_size=self.log.stored_size)
+
+    return [(Master, "_content_read", content_read)]
+
+
+@breakage(within_seeds=500)
+def records_are_dropped_while_their_root_is_being_read() -> list[Replacement]:
+    original = Opening._found
+
+    def found(self: Opening, log: OwnLog) -> list[Effect]:
+        asked, log.roots_asked = log.roots_asked, 0
+        try:
+            return original(self, log)
+        finally:
+            log.roots_asked = asked
+
+    return [(Opening, "_found", found)]

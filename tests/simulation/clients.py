@@ -114,9 +114,7 @@ class Poster:
         known: set[int] = set()
         if result is not None and heard:
             known = attempt.good | {
-                index
-                for index, error in result.errors
-                if isinstance(error, IdConflict) or error.applied is Applied.YES
+                index for index, error in result.errors if isinstance(error, IdConflict) or error.applied is Applied.YES
             }
         if len(known) < len(attempt.messages):
             self._look_elsewhere()

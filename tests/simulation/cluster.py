@@ -5,6 +5,8 @@ Owns the roles. Must not know what clients do or which faults happen.
 
 from __future__ import annotations
 
+import math
+
 from replicad.core.effects import State
 from replicad.core.master import Master
 from replicad.core.settings import Settings
@@ -16,7 +18,7 @@ from tests.simulation.node import Node, RememberingVerifier
 from tests.simulation.profile import Profile
 from tests.simulation.world import World
 
-
+CLUSTER = "simulated"
 SLOWEST_DISK_S = 0.05  # with a slower one a run would be about nothing else
 
 
@@ -31,14 +33,18 @@ class Cluster:
         names = [f"node-{number}" for number in range(1, profile.nodes + 1)]
         self.verifiers = {name: RememberingVerifier(name) for name in names}
         self.nodes = {name: Node(self, name) for name in names}
-        self.disk_s = {name: min(SLOWEST_DISK_S, profile.disk_s * profile.uneven ** world.between(-1.0, 1.0)) for name in names}
+        self.disk_s = {name: self._disk_s() for name in names}
         self.appointed = names[0]
+
+    def _disk_s(self) -> float:
+        profile = self.profile
+        return min(SLOWEST_DISK_S, profile.disk_s * math.pow(profile.uneven, self.world.between(-1.0, 1.0)))
 
     def settings(self, name: str) -> Settings:
         """Small limits and short times, so that all of them matter within seconds."""
         profile = self.profile
         return Settings(
-            cluster="simulated",
+            cluster=CLUSTER,
             node=name,
             workers=tuple(other for other in self.nodes if other != name),
             min_nodes=profile.min_nodes,
@@ -75,7 +81,7 @@ class Cluster:
         """Make another node the master. The old one becomes a worker now, or goes on until somebody restarts it."""
         old, self.appointed = self.appointed, name
         self.checker.moved = True
-        self.world.log("operator", "MAKES", name, "master; the old one is", "restarted" if tell_the_old else "left alone")
+        self.world.log("operator", "MAKES", name, "master;", old, "is restarted" if tell_the_old else "goes on")
         if tell_the_old and self.nodes[old].machine is not None:
             self.restart(old)
         self.restart(name)
@@ -117,7 +123,7 @@ class Cluster:
             self.restart(self.appointed)
 
     def level(self, *, but: frozenset[str] = frozenset()) -> bool:
-        """Whether the appointed master is open and all nodes, but some, have all it has, and know that it is committed."""
+        """Whether the master is open, and all nodes (but some) have all that it has and know that it is committed."""
         master = self.master
         if master is None or master.state is not State.OPEN or self.nodes[self.appointed].unanswered:
             return False

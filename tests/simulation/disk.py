@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -195,10 +196,8 @@ class Disk:
     def crash(self) -> None:
         """The process is gone. Of the transaction under way it is not known whether it happened."""
         if self._under_way and self._world.chance(0.5) and not self._full():
-            try:
+            with suppress(DuplicateIdError):
                 self._apply()
-            except DuplicateIdError:
-                pass
             self._world.log(self._node.name, "the transaction under way did happen:", self._under_way)
 
     # --- reading -----------------------------------------------------------------------------------

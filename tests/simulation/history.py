@@ -17,6 +17,7 @@ class Message:
     """1. ``open_posts`` counts the posts of it that reached a master and were not answered applied=no."""
 
     content: Content
+    posts: int = 0  # that reached a master
     open_posts: int = 0
     settled: bool = False  # the client knows all it wants to know
 
@@ -27,6 +28,10 @@ class Message:
     @property
     def may_be_applied(self) -> bool:
         return self.open_posts > 0
+
+    def posted(self) -> None:
+        self.posts += 1
+        self.open_posts += 1
 
     def refused(self) -> None:
         """One of its posts was answered applied=no."""

@@ -1,10 +1,11 @@
 """What semantics.md promises, checked after every step against all that the simulation knows.
 
-Owns a copy of every node's durable log, the one committed log, and what every post was told. The checks are incremental:
-a step costs the same however long the log is. Must not look into a machine further than its public sizes and limits.
+Owns a copy of every node's durable log, the one committed log, and what every post was told. The checks are
+incremental: a step costs the same however long the log is. Must not look into a machine further than its public sizes
+and limits.
 
-"Two nodes differ below a commit size" is checked as: what a node itself calls committed is the committed log. A node that
-was away may still hold, above its own commit size, records that no commit size ever covered.
+"No two nodes differ below a commit size" is checked as: what a node itself calls committed is the committed log. Above
+its own commit size a node that was away may still hold records that no commit size ever covered.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from replicad.core.batch import Append, Batch
-from replicad.core.effects import FrameArrived, FrameResult, State, Submit
+from replicad.core.effects import Event, FrameArrived, FrameResult, State, Submit, Tick
 from replicad.core.frames import Ack, Aligned, AppendBatch, Hello, MasterFrame, Refused, Welcome, WorkerFrame
 from replicad.core.master import Master
 from replicad.core.progress import Phase
@@ -67,6 +68,7 @@ class Checker:
         self.epoch_masters: dict[int, str] = {}  # who began an epoch
         self.epoch_opened: dict[int, tuple[str, int]] = {}
         self.answered_offsets: dict[str, tuple[int, int]] = {}  # id: offset and epoch it was answered with
+        self.told_first: set[tuple[int, int]] = set()  # (offset, epoch) answered with duplicate=false
         self.moved = False  # whether a second node was ever made master
 
     def fail(self, invariant: int, text: str) -> None:
@@ -143,10 +145,12 @@ class Checker:
         if machine.log.stored_size > log.size and not node.cutting:
             self.fail(3, f"{node.name} believes {machine.log.stored_size} records on disk, {log.size} are")
 
-    def performed(self, node: Node) -> None:
+    def performed(self, node: Node, event: Event) -> None:
         """After the effects of a step."""
         if isinstance(node.machine, Master):
             self._bounded(node, node.machine)
+            if isinstance(event, Tick) and not node.behind and node.overdue:
+                self.fail(17, f"{node.name} has left a frame without an answer long after its deadline")
 
     def _compare_committed(self, node: Node, log: DurableLog, commit_size: int) -> None:
         """What the node calls committed is the committed log, which grows by what it says first."""
@@ -162,8 +166,9 @@ class Checker:
             elif known != batch:
                 self.fail(2, f"{node.name} calls {_name(batch)} committed, before it was {_name(known)}")
         log.checked_commit = max(log.checked_commit, commit_size)
-        if isinstance(node.machine, Master) and log.batches[bisect_right(log.starts, commit_size - 1) - 1].epoch != node.machine.epoch:
-            self.fail(4, f"{node.name} moves its commit size to {commit_size} over no record of epoch {node.machine.epoch}")
+        last, epoch = log.at(commit_size - 1), node.running.epoch
+        if node.is_master and (last is None or last.epoch != epoch):
+            self.fail(4, f"{node.name} moves its commit size to {commit_size} over no record of its epoch {epoch}")
 
     def _commit(self, node: Node, batch: Batch) -> None:
         committed, key = self.committed, _key(batch)
@@ -196,6 +201,8 @@ class Checker:
             if worker.in_flight_bytes > settings.window_bytes + self.largest_body:
                 self.fail(17, f"{node.name} has {worker.in_flight_bytes} bytes under way to {worker.name}")
         unstored_bytes = (settings.unstored_batches + 2) * self.largest_body + settings.read_bytes
+        if not node.behind and node.unanswered > settings.waiting_frames:
+            self.fail(17, f"{node.name} has {node.unanswered} frames waiting")
         if master.log.recent.size_bytes > settings.cache_bytes + unstored_bytes:
             self.fail(17, f"{node.name} holds {master.log.recent.size_bytes} bytes of batches in memory")
 
@@ -280,11 +287,10 @@ class Checker:
     def answered(self, node: Node, submit: Submit, attempt: Attempt, result: FrameResult) -> None:
         """A master answers a frame: each message once, and nothing that is not so."""
         count = len(submit.messages)
-        if result.error is not None:
-            errors = [(index, result.error) for index in range(count)]
-        else:
-            errors = list(result.errors)
-        told = sorted([index for index, _ in errors] + [run.first_index + i for run in result.runs for i in range(run.count)])
+        whole = [(index, result.error) for index in range(count) if result.error is not None]
+        errors = whole or list(result.errors)
+        good = [run.first_index + step for run in result.runs for step in range(run.count)]
+        told = sorted([*good, *(index for index, _ in errors)])
         if told != list(range(count)):
             self.fail(9, f"{node.name} answers messages {told} of a frame of {count}")
         for index, error in errors:
@@ -295,6 +301,7 @@ class Checker:
             for step in range(run.count):
                 message = attempt.messages[run.first_index + step]
                 self._stands(node, message, run.first_offset + step, nodes=submit.nodes)
+                self._first_or_not(node, message, run.first_offset + step, duplicate=run.duplicate)
                 attempt.concluded(run.first_index + step)
 
     def _refused(self, node: Node, message: Message, error: ServiceError) -> None:
@@ -331,6 +338,15 @@ class Checker:
             self.fail(4, f"{node.name} answers w={nodes} for offset {offset}, which is not committed")
         self._same_offset(node, message.id, offset, batch.epoch)
 
+    def _first_or_not(self, node: Node, message: Message, offset: int, *, duplicate: bool) -> None:
+        """One post of a record at the most is told that it is the first; and only a repeated one that it is not."""
+        batch = self.log_of(node).at(offset)
+        place = (offset, batch.epoch if batch else 0)
+        if (place in self.told_first) if not duplicate else message.posts == 1:
+            self.fail(10, f"{node.name} answers duplicate={duplicate} for {message.id}, posted {message.posts} times")
+        if not duplicate:
+            self.told_first.add(place)
+
     def _same_offset(self, node: Node, message_id: str, offset: int, epoch: int) -> None:
         """Every retry gets the same offset, unless another master never had the record (10)."""
         earlier = self.answered_offsets.get(message_id)
@@ -348,6 +364,16 @@ class Checker:
         offset = self.committed_ids.get(message_id)
         batch = self.committed.at(offset) if offset is not None else None
         return [self._content(batch, offset)] if batch is not None and offset is not None else []
+
+    def check_answers(self) -> None:
+        """In the end: what was answered with an offset is there, and what was refused is nowhere."""
+        for message_id, (offset, _) in self.answered_offsets.items():
+            committed = self.committed_ids.get(message_id)
+            if committed != offset and not self.moved:
+                self.fail(10, f"{message_id} was answered with offset {offset}, and is at {committed}")
+        for content, message in self.history.messages.items():
+            if not message.may_be_applied and content in self._committed_contents(message.id):
+                self.fail(9, f"every post of {message.id} was refused, and it is in the log")
 
     # --- readers -----------------------------------------------------------------------------------
 

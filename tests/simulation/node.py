@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 WALL_MS = 1_700_000_000_000
 DIAL_S = (0.01, 0.06)  # between the end of a stream and the next try
+OVERDUE_S = 1.0  # longer than the disk ever takes to be asked about ids
 TICKS_AT_ONCE = 4  # a machine that is woken so often without time passing would spin
 
 
@@ -90,6 +91,7 @@ class Node:
         self.cutting = False  # records were dropped, and the machine has not heard of it
         self.still = False  # the process stands still (SIGSTOP)
         self._waiting: deque[Event] = deque()  # events while it does
+        self._went_on_at = 0.0
         self._attempts: dict[int, tuple[Submit, Attempt, Callable[..., None]]] = {}
         self._confirms: dict[int, Callable[[bool], None]] = {}
         self._tickets = 0
@@ -164,7 +166,7 @@ class Node:
         if life != self.life or not self.still:
             return
         self.world.log(self.name, "goes on")
-        self.still = False
+        self.still, self._went_on_at = False, self.world.now
         while self._waiting and not self.still and self.life == life:
             self.happen(self._waiting.popleft())
 
@@ -186,7 +188,7 @@ class Node:
             self.checker.after_bad_batch(self, before)
         self.checker.stepped(self)
         self._perform(effects)
-        self.checker.performed(self)
+        self.checker.performed(self, event)
         self._schedule_tick()
 
     def _perform(self, effects: list[Effect]) -> None:
@@ -295,7 +297,7 @@ class Node:
         self._tickets += 1
         submit = Submit(self._tickets, attempt.frame(), "anonymous", attempt.nodes, attempt.deadline)
         for message in attempt.messages:
-            message.open_posts += 1
+            message.posted()
         self._attempts[submit.ticket] = (submit, attempt, told)
         self.happen(submit)
 
@@ -309,6 +311,17 @@ class Node:
     @property
     def unanswered(self) -> int:
         return len(self._attempts)
+
+    @property
+    def behind(self) -> bool:
+        """Whether events wait because the process stands, or stood, still."""
+        return self.still or bool(self._waiting)
+
+    @property
+    def overdue(self) -> bool:
+        """Whether a frame has had no answer long after its deadline."""
+        latest = self.world.now - OVERDUE_S
+        return self._went_on_at < latest and any(submit.deadline < latest for submit, _, _ in self._attempts.values())
 
     def confirm(self, confirmed: Callable[[bool], None]) -> None:
         """Ask whether this still is the master."""
@@ -347,7 +360,6 @@ class Node:
                 self._readers.append((wanted, shown))
         if self._readers:
             self._write_commit()
-
 
     def wake_up(self) -> None:
         """Go on at once, if it stands still."""

@@ -51,10 +51,10 @@ class Profile:
 DUELS = 0.15  # share of seeds that are about little else than who is master
 
 
-def draw(rng: random.Random, *, nodes: int | None = None) -> Profile:
-    """A profile for a seed."""
+def draw(rng: random.Random, *, nodes: int | None = None, duel: bool = False) -> Profile:
+    """A profile for a seed; of so many nodes, or a duel, where that is asked for."""
     profile = _mixed(rng, nodes)
-    return _duel(rng, profile, nodes) if rng.random() < DUELS and nodes != 1 else profile
+    return _duel(rng, profile, nodes) if nodes != 1 and (rng.random() < DUELS or duel) else profile
 
 
 def _duel(rng: random.Random, profile: Profile, nodes: int | None) -> Profile:

@@ -5,9 +5,7 @@ Owns the course of a run and the report of a failure.
 
 from __future__ import annotations
 
-import time
 import traceback
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from random import Random
 
@@ -15,25 +13,41 @@ from replicad.core.check import check_batch
 from replicad.core.tree import Tree
 from replicad.wire.codec import decode_records
 from tests.simulation.clients import LinearizableReader, Poster, Tail
-from tests.simulation.cluster import Cluster
+from tests.simulation.cluster import CLUSTER, Cluster
 from tests.simulation.describe import describe
 from tests.simulation.faults import Storm
 from tests.simulation.profile import NEVER, Profile, draw
 from tests.simulation.world import World
 
-CALM_S = 20.0  # of simulated time; a cluster without faults needs a fraction of one second
 TEND_S = 2.0  # the operator looks after the master so often
+CALM_S = 20.0  # of simulated time; a cluster without faults needs a fraction of one second
 CALM_POSTS = 3  # of each client
 CALM_ACTIONS = 60_000  # beyond that it does not come to rest
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a seed; ``report`` is empty when all was well."""
+class Scenario:
+    """What a replay needs to be told. ``duel``: about little else than who is master."""
 
     seed: int
+    nodes: int | None = None
+    duel: bool = False
+
+    @property
+    def command(self) -> str:
+        """The command that runs exactly this again."""
+        options = [f"--seed {self.seed}", f"--nodes {self.nodes}" if self.nodes else "", "--duel" if self.duel else ""]
+        return " ".join(["python -m tests.simulation", *filter(None, options)])
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a scenario; ``report`` is empty when all was well."""
+
+    scenario: Scenario
     steps: int
-    records: int
+    records: int  # committed
+    root: bytes  # of the committed log
     report: str = ""
 
     @property
@@ -41,16 +55,19 @@ class Outcome:
         return not self.report
 
 
-def simulate(seed: int, *, nodes: int | None = None) -> Outcome:
-    """Run a seed to its end, or to the first broken promise."""
-    profile = draw(Random(f"profile {seed}"), nodes=nodes)
-    world = World(seed)
+def simulate(scenario: Scenario) -> Outcome:
+    """Run a scenario to its end, or to the first broken promise."""
+    profile = draw(Random(f"profile {scenario.seed}"), nodes=scenario.nodes, duel=scenario.duel)
+    world = World(scenario.seed)
     cluster = Cluster(world, profile)
+    report = ""
     try:
         _run(cluster)
     except Exception as exc:  # whatever it is, it is a failure of this seed
-        return Outcome(seed, world.actions, cluster.checker.committed.size, _report(seed, nodes, cluster, exc))
-    return Outcome(seed, world.actions, cluster.checker.committed.size)
+        report = _report(scenario, cluster, exc)
+    committed = cluster.checker.committed
+    root = committed.batches[-1].root if committed.batches else b""
+    return Outcome(scenario, world.actions, committed.size, root, report)
 
 
 def _run(cluster: Cluster) -> None:
@@ -72,34 +89,30 @@ def _run(cluster: Cluster) -> None:
 
 
 def _minority(cluster: Cluster) -> frozenset[str]:
-    """As many workers as may be dead while w <= W goes on."""
+    """As many workers as may be dead while w <= W goes on; none in half of the runs."""
     others = [name for name in cluster.nodes if name != cluster.appointed]
     count = cluster.profile.nodes - cluster.checker.commit_quorum
     return frozenset(cluster.world.rng.sample(others, count)) if cluster.world.chance(0.5) else frozenset()
 
 
 def _calm(cluster: Cluster, posters: list[Poster], what: str, *, dead: frozenset[str]) -> None:
-    """No more faults, some nodes dead: within a bounded time posts are answered and all others are level."""
+    """No more faults, some nodes dead: within a bounded time all posts are answered and all other nodes are level."""
     world = cluster.world
     world.log("operator", "REPAIRS ALL;", what, sorted(dead))
     cluster.repair(but=dead)
     for poster in posters:
         poster.finish(CALM_POSTS)
-    stop = world.actions + CALM_ACTIONS
 
     def done() -> bool:
         return all(poster.idle for poster in posters) and cluster.level(but=dead)
 
-    calm_until = world.now + CALM_S
-    while not done() and world.now < calm_until and world.actions < stop:
+    calm_until, last_action = world.now + CALM_S, world.actions + CALM_ACTIONS
+    while not done() and world.now < calm_until and world.actions < last_action:
         cluster.tend()
         world.run(min(world.now + TEND_S, calm_until), done)
     if not done():
-        sizes = {
-            name: (node.machine.state.value, node.machine.log.tip, node.machine.log.commit_size, node.machine.detail)
-            for name, node in cluster.nodes.items()
-            if node.machine is not None
-        }
+        machines = {name: node.machine for name, node in cluster.nodes.items() if node.machine is not None}
+        sizes = {name: (m.state.value, m.log.tip, m.log.commit_size, m.detail) for name, m in machines.items()}
         world.fail(f"invariant 17, with {what}: the cluster does not become level: {sizes}")
 
 
@@ -109,72 +122,45 @@ def _all_adds_up(cluster: Cluster) -> None:
     for name, log in checker.logs.items():
         if log.batches != checker.committed.batches:
             world.fail(f"{name}'s log is not the committed one in the end")
-        stored = cluster.nodes[name].platter.store.read(0, max_bytes=1 << 62)
-        if stored != log.batches:
+        if cluster.nodes[name].platter.store.read(0, max_bytes=1 << 62) != log.batches:
             world.fail(f"{name}'s store is not what was stored in it")
-    for message_id, (offset, _) in checker.answered_offsets.items():
-        if not cluster.checker.moved and checker.committed_ids.get(message_id) != offset:
-            world.fail(f"{message_id} was answered with offset {offset}, is at {checker.committed_ids.get(message_id)}")
-    _verify(cluster)
+    checker.check_answers()
+    _audit(cluster)
 
 
-def _verify(cluster: Cluster) -> None:
-    """What an audit does: every leaf, root and signature, from the first on."""
-    tree, last_epoch, ids = Tree(), 0, set()
+def _audit(cluster: Cluster) -> None:
+    """What anybody can check with public keys alone: every leaf, root and signature, from the first on."""
+    tree, last_epoch, ids = Tree(), 0, list[str]()
     for batch in cluster.checker.committed.batches:
         append, tree = check_batch(
             batch,
             tree=tree,
             last_epoch=last_epoch,
-            cluster="simulated",
+            cluster=CLUSTER,
             verifiers=cluster.verifiers,
             decode=decode_records,
         )
         last_epoch = batch.epoch
-        ids.update(append.ids)
-    if len(ids) != tree.size:
+        ids += append.ids
+    if len(set(ids)) != tree.size:
         cluster.world.fail("an id stands twice in the log")
-    posted = [content for content, message in cluster.history.messages.items() if not message.may_be_applied]
-    for content in posted:
-        if content in cluster.checker._committed_contents(content[0]):
-            cluster.world.fail(f"{content[0]} was refused, and is in the log")
 
 
-def _report(seed: int, nodes: int | None, cluster: Cluster, exc: Exception) -> str:
+def _report(scenario: Scenario, cluster: Cluster, exc: Exception) -> str:
+    """The whole story: what kind of seed it is, the last steps, the failure, and how to see it again."""
     world = cluster.world
-    storm = {
+    weather = {
         field.name: value
         for field in fields(Profile)
         if (value := getattr(cluster.profile, field.name)) not in (NEVER, 0.0)
     }
-    option = f" --nodes {nodes}" if nodes else ""
     lines = [
-        f"seed {seed} fails after {world.actions} steps at {world.now:.6f} s",
-        f"profile: {describe(storm)}",
+        f"seed {scenario.seed} fails after {world.actions} steps at {world.now:.6f} s",
+        f"profile: {describe(weather)}",
         *world.transcript(describe),
         "",
         *traceback.format_exception(exc)[-4:],
-        f"seed {seed}: {type(exc).__name__}: {exc}",
-        f"replay: python -m tests.simulation --seed {seed}{option}",
+        f"seed {scenario.seed}: {type(exc).__name__}: {exc}",
+        f"replay: {scenario.command}",
     ]
     return "\n".join(lines)
-
-
-def first_failure(seeds: Iterable[int], *, nodes: int | None = None) -> tuple[Outcome | None, int, int]:
-    """The first seed that fails, if any, how many seeds were run, and their steps."""
-    steps = count = 0
-    for seed in seeds:
-        outcome = simulate(seed, nodes=nodes)
-        steps += outcome.steps
-        count += 1
-        if not outcome.ok:
-            return outcome, count, steps
-    return None, count, steps
-
-
-def timed(seeds: Iterable[int], *, nodes: int | None = None) -> tuple[Outcome | None, str]:
-    """As :func:`first_failure`, with a line that says how fast it went."""
-    begun = time.perf_counter()
-    failure, count, steps = first_failure(seeds, nodes=nodes)
-    taken_s = time.perf_counter() - begun
-    return failure, f"{count} seeds, {steps} steps, {steps / taken_s:.0f} steps/s, {count / taken_s:.1f} seeds/s"

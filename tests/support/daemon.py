@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 import replicad
-from replicad.dev.process import NOT_INHERITED, node_command
+from replicad.dev.process import NOT_INHERITED, node_command, readable
 
 DATAGRAM_BYTES = 4096
 START_S = 20.0  # for whatever a test waits for at a start; it takes less than one
@@ -58,6 +58,7 @@ class Daemon:
                 stderr=log,
                 env=_environment(variables),
             )
+        self._pidfd = os.pidfd_open(self.process.pid)
 
     def __enter__(self) -> Self:
         return self
@@ -68,6 +69,7 @@ class Daemon:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        os.close(self._pidfd)
         self._socket.close()
 
     @property
@@ -78,11 +80,10 @@ class Daemon:
         """The next thing told that is what is waited for. AssertionError when it does not come."""
         deadline = time.monotonic() + within_s
         while (left_s := deadline - time.monotonic()) > 0:
-            self._socket.settimeout(left_s)
-            try:
-                lines = self._socket.recv(DATAGRAM_BYTES).decode().splitlines()
-            except TimeoutError:
-                break
+            said = readable([self._socket.fileno(), self._pidfd], timeout_s=left_s)
+            if self._socket.fileno() not in said:
+                break  # the time is over, or the process is
+            lines = self._socket.recv(DATAGRAM_BYTES).decode().splitlines()
             found = None
             for line in lines:
                 name, _, value = line.partition("=")
@@ -91,7 +92,9 @@ class Daemon:
                     found = (name, value)
             if found:
                 return found
-        raise AssertionError(f"{what}: not told within {within_s:g} s; told: {self.told[-5:]}; log:\n{self.log}")
+        ended = self.process.poll()
+        how = f"not told within {within_s:g} s" if ended is None else f"ended with {ended} before"
+        raise AssertionError(f"{what}: {how}; told: {self.told[-5:]}; log:\n{self.log}")
 
     def wait_ready(self) -> None:
         self.wait_for(lambda name, value: (name, value) == ("READY", "1"), what="ready")
@@ -109,7 +112,9 @@ class Daemon:
                 data = self._socket.recv(DATAGRAM_BYTES)
             except BlockingIOError:
                 return [name for name, _ in self.told]
-            self.told += [(name, value) for name, _, value in (line.partition("=") for line in data.decode().splitlines())]
+            self.told += [
+                (name, value) for name, _, value in (line.partition("=") for line in data.decode().splitlines())
+            ]
 
     def terminate(self, number: signal.Signals = signal.SIGTERM) -> float:
         """Send the signal and wait for the end: the seconds it took. AssertionError when that is too long."""

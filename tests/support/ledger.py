@@ -1,4 +1,4 @@
-"""What clients were told of their posts and shown of the log, and whether the log that is there in the end bears it out.
+"""What clients were told of their posts and shown of the log, and whether the log bears it out in the end.
 
 Owns the record of claims and the judgement. Must not know how the claims came about.
 """

@@ -15,7 +15,6 @@ from pathlib import Path
 from replicad import keys
 from replicad.configfile import load as load_config
 from replicad.dev import DevCluster, DevNode, free_ports
-from replicad.errors import ServiceError
 from replicad.storage.fsck import Report, verify_folder
 from replicad.wire.codec import Record, decode_records
 from replicad.wire.v1 import log_pb2 as pb
@@ -26,7 +25,7 @@ TOKEN = "integration-token-c0ffee"
 LEVEL_S = 30.0  # for a node to come level: the longest wait before it is dialled is 5 s
 
 # How a line of the daemon's log begins; whatever else stands there came past it.
-_EVENT = re.compile(r'time=\S+Z level=(debug|info|warning|error) event=([a-z_]+)( [a-z_]+=("([^"\\]|\\.)*"|\S*))*')
+_EVENT = re.compile(r'time=\S+Z level=(debug|info|warning|error) event=([a-z_-]+)( [a-z_]+=("([^"\\]|\\.)*"|\S*))*')
 
 
 @contextmanager
@@ -63,7 +62,8 @@ def events(node: DevNode) -> list[str]:
 def check_logs(cluster: DevCluster) -> None:
     """What holds of every log: one line an event, nothing from past the log, no token, no key, no bug of ours."""
     for node in cluster.nodes:
-        private = node.folder.joinpath("key").read_text().split()
+        key = node.folder / "key"
+        private = key.read_text().split() if key.exists() else []
         for line in log_lines(node):
             assert _EVENT.fullmatch(line), f"{node.name} wrote what is no event: {line}"
             assert " event=library " not in line, f"{node.name}: {line}"
@@ -85,16 +85,18 @@ async def raw_logs(cluster: DevCluster) -> AsyncIterator[dict[str, RawLog]]:
 async def all_level(logs: Mapping[str, RawLog], *, size: int = 0, within_s: float = LEVEL_S) -> pb.StatusResponse:
     """Wait until all nodes have the same log, all of it committed, of ``size`` records at least; one's status."""
 
+    states: list[pb.StatusResponse] = []
+
     async def look() -> pb.StatusResponse | None:
-        try:
-            states = await asyncio.gather(*(log.status() for log in logs.values()))
-        except ServiceError:
-            return None
+        states[:] = await asyncio.gather(*(log.status() for log in logs.values()))
         same = len({(each.size, each.commit_size, each.root) for each in states}) == 1
         first = states[0]
         return first if same and first.commit_size == first.size >= size else None
 
-    return await eventually(look, within_s=within_s, what=f"all nodes level at {size} records or more")
+    try:
+        return await eventually(look, within_s=within_s, what=f"all nodes level at {size} records or more")
+    finally:
+        print("\n".join(f"{s.node}: {s.state}, {s.epoch}, {s.size}, {s.commit_size}: {s.detail}" for s in states))
 
 
 async def same_records(logs: Mapping[str, RawLog]) -> list[Record]:

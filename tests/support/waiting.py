@@ -12,7 +12,7 @@ T = TypeVar("T")
 LOOK_AGAIN_S = 0.02  # between two looks: what is waited for takes many of these, and a look may be a call
 
 
-async def eventually(look: Callable[[], Awaitable[T]], *, within_s: float, what: str) -> T:
+async def eventually(look: Callable[[], Awaitable[T | None]], *, within_s: float, what: str) -> T:
     """The first true thing that ``look`` gives; AssertionError, with the last thing it gave, after ``within_s``."""
     deadline = time.monotonic() + within_s
     while not (seen := await look()):
@@ -21,7 +21,7 @@ async def eventually(look: Callable[[], Awaitable[T]], *, within_s: float, what:
     return seen
 
 
-def eventually_true(look: Callable[[], T], *, within_s: float, what: str) -> T:
+def eventually_true(look: Callable[[], T | None], *, within_s: float, what: str) -> T:
     """The same for a blocking look."""
     deadline = time.monotonic() + within_s
     while not (seen := look()):

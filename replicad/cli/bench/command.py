@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from replicad.cli.bench import workloads
-from replicad.cli.bench.report import TITLES, Report
+from replicad.cli.bench.report import TITLES, Report, size_text
 from replicad.cli.bench.rig import Rig, own_rig
 from replicad.cli.bench.workloads import Measured
-from replicad.cli.connect import node_addresses
-from replicad.cli.options import Duration, Offset, Session, Size, common_options, epilog
-from replicad.client import AsyncClient
+from replicad.cli.connect import node_addresses, run
+from replicad.cli.options import Duration, Offset, Session, Size, address_option, epilog, output_option
 
 DEFAULT_DIR = Path("/var/tmp")  # noqa: S108 - /tmp is memory on many machines; our folder there is for us alone
 KIB = 1 << 10
@@ -61,6 +59,7 @@ Examples:
     "names",
     type=click.Choice(tuple(TITLES), case_sensitive=False),
     multiple=True,
+    metavar="W1|W2|W3|W4|W5",
     help="Only this; more than one may be given.  [default: all]",
 )
 @click.option(
@@ -99,7 +98,10 @@ Examples:
     metavar="DIR",
     help="Where the cluster's data go: a real disk, not tmpfs, where a sync costs nothing.",
 )
-@common_options
+@address_option(
+    "Measure the cluster of this node instead; more than one may be given.  [default: a cluster of its own]"
+)
+@output_option
 @click.pass_obj
 def command(
     session: Session,
@@ -111,7 +113,7 @@ def command(
     missed: int,
     parent: Path,
 ) -> None:
-    """Measure five workloads, at 100 bytes and 1 KiB a message; takes about two minutes.
+    """Measure five workloads, at 100 bytes and 1 KiB a message; takes one to two minutes.
 
     Starts a cluster of three nodes on this machine in a folder of its own, for each size anew, and removes it in the
     end. With --address it measures the cluster there instead: what it posts STAYS in that log, and W5 is left out,
@@ -124,47 +126,57 @@ def command(
         messages=messages,
         missed=missed,
     )
+    run(_bench(session, plan, parent))
+
+
+async def _bench(session: Session, plan: Plan, parent: Path) -> None:
+    """All of the plan, in one loop: gRPC's event thread does not survive a second one."""
     report = Report(session)
     for size in plan.sizes:
-        with _rig(session, parent) as rig:
+        with _rig(session, parent, report) as rig:
             report.begin(rig.filesystem)
-            _run(rig, plan, size, report)
+            await _measure(rig, plan, size, report)
 
 
 @contextmanager
-def _rig(session: Session, parent: Path) -> Iterator[Rig]:
+def _rig(session: Session, parent: Path, report: Report) -> Iterator[Rig]:
     if session.addresses:
         yield Rig(node_addresses(session), None, None, "")
-    else:
-        with own_rig(parent) as rig:
-            yield rig
+        return
+    with ExitStack() as stack:
+        with report.busy("starting a cluster of three nodes"):
+            rig = stack.enter_context(own_rig(parent))
+        yield rig
 
 
-def _run(rig: Rig, plan: Plan, size: int, report: Report) -> None:
+async def _measure(rig: Rig, plan: Plan, size: int, report: Report) -> None:
     """All workloads at one size."""
     payload = bytes(32 + n % 95 for n in range(size))
-    loads: dict[str, Callable[[AsyncClient], Awaitable[Measured]]] = {
-        "W1": lambda client: workloads.one_at_a_time(client, payload, seconds=plan.seconds),
-        "W2": lambda client: workloads.many_callers(client, payload, seconds=plan.seconds),
-        "W3": lambda client: workloads.bulk(client, payload, messages=plan.messages),
-    }
-
-    async def drive(name: str) -> Measured:
-        if name == "W4":
-            await _fill(rig, payload, plan.messages)
-            async with rig.client(rig.addresses[0]) as client:
-                return await workloads.read_all(client)
-        async with rig.client() as client:
-            return await loads[name](client)
-
     for name in plan.names:
         if name == "W5" and rig.cluster is None:
             report.skipped(name)
             continue
-        with report.running(name, size):
-            measured = rig.catch_up(payload, messages=plan.missed) if name == "W5" else asyncio.run(drive(name))
-            rss_mib = asyncio.run(rig.rss_mib())
+        with report.busy(f"{name} {TITLES[name]}, {size_text(size)}"):
+            measured = await _drive(name, rig, plan, payload)
+            rss_mib = await rig.rss_mib()
         report.result(name, size, measured, rss_mib)
+
+
+async def _drive(name: str, rig: Rig, plan: Plan, payload: bytes) -> Measured:
+    if name == "W5":
+        return await rig.catch_up(payload, messages=plan.missed)
+    if name == "W4":
+        await _fill(rig, payload, plan.messages)
+    async with rig.client(*rig.addresses[:1] if name == "W4" else ()) as client:
+        match name:
+            case "W1":
+                return await workloads.one_at_a_time(client, payload, seconds=plan.seconds)
+            case "W2":
+                return await workloads.many_callers(client, payload, seconds=plan.seconds)
+            case "W3":
+                return await workloads.bulk(client, payload, messages=plan.messages)
+            case _:
+                return await workloads.read_all(client)
 
 
 async def _fill(rig: Rig, payload: bytes, messages: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -38,28 +39,28 @@ class Report:
     def begin(self, filesystem: str) -> None:
         """A cluster is there; its data are on ``filesystem`` ("": not known to us)."""
         self._filesystem = filesystem
-        if self._output.json or self._begun:
+        if self._begun:
             return
         self._begun = True
         if is_in_memory(filesystem):
-            click.echo(f"note: the data are on {filesystem}, where a sync costs nothing; give another --dir", err=True)
-        self._row(_HEAD)
+            self._note(f"the data are on {filesystem}, where a sync costs nothing; give another --dir")
+        if not self._output.json:
+            self._row(_HEAD)
 
     @contextmanager
-    def running(self, name: str, size_bytes: int) -> Iterator[None]:
+    def busy(self, doing: str) -> Iterator[None]:
         """Say on a terminal what goes on, for as long as it does."""
         if self._output.json or not stderr_is_terminal():
             yield
             return
         from replicad.cli.progress import spinner  # noqa: PLC0415 - rich costs a script 50 ms
 
-        with spinner(f"{name} {TITLES[name]}, {_size_text(size_bytes)} ..."):
+        with spinner(f"{doing} ..."):
             yield
 
     def skipped(self, name: str) -> None:
         """A workload that can't be had here."""
-        if not self._output.json:
-            click.echo(f"note: {name} is left out: it stops a node, which it does only to its own cluster", err=True)
+        self._note(f"{name} is left out: it stops a node, which it does only to its own cluster")
 
     def result(self, name: str, size_bytes: int, measured: Measured, rss_mib: Mapping[str, float]) -> None:
         """A workload is done."""
@@ -85,7 +86,7 @@ class Report:
             self._row(
                 (
                     f"{name} {TITLES[name]}",
-                    _size_text(size_bytes),
+                    size_text(size_bytes),
                     f"{per_s:,.0f}" if self._output.terminal else f"{per_s:.0f}",
                     "-" if p50_ms is None else f"{p50_ms:.2f}",
                     "-" if p99_ms is None else f"{p99_ms:.2f}",
@@ -95,6 +96,10 @@ class Report:
                 )
             )
         self._output.flush()
+
+    def _note(self, text: str) -> None:
+        """What a reader of the numbers must know, beside them."""
+        click.echo(json.dumps({"note": text}) if self._output.json else f"note: {text}", err=True)
 
     def _row(self, cells: Sequence[str]) -> None:
         padded = (
@@ -107,5 +112,6 @@ def _rounded(ms: float | None) -> float | None:
     return None if ms is None else round(ms, 3)
 
 
-def _size_text(size_bytes: int) -> str:
+def size_text(size_bytes: int) -> str:
+    """A payload's size as the options have it."""
     return f"{size_bytes // KIB}KiB" if size_bytes % KIB == 0 else f"{size_bytes}B"

@@ -54,33 +54,30 @@ class Rig:
                     continue
         return found
 
-    def catch_up(self, payload: bytes, *, messages: int) -> Measured:
+    async def catch_up(self, payload: bytes, *, messages: int) -> Measured:
         """W5: a worker misses ``messages``; the time from its process' start until it has them all on disk."""
         if self.cluster is None:
             raise OperatorError("only a node of our own cluster is stopped: leave out --address")
         worker = self.cluster.nodes[-1]
         self.cluster.stop(worker.name)
-
-        async def post() -> int:
-            async with self.client() as client:
-                await workloads.bulk(client, payload, messages=messages, warm_up=False)
-                return (await client.status(self.addresses[0])).size
-
-        async def follow(size: int) -> None:
-            await _listening(worker.address)
-            async with self.client(worker.address) as client:
-                await workloads.wait_for_size(client, size)
-
-        size = asyncio.run(post())
+        async with self.client() as client:
+            await workloads.bulk(client, payload, messages=messages, warm_up=False)
+            size = (await client.status(self.addresses[0])).size
         began = perf_counter()
         self.cluster.start(worker.name, wait=False)
-        asyncio.run(follow(size))
+        await _listening(worker.address)
+        async with self.client(worker.address) as client:
+            await workloads.wait_for_size(client, size)
         return Measured(messages, perf_counter() - began)
 
 
 @contextmanager
 def own_rig(parent: Path) -> Iterator[Rig]:
-    """A new cluster in a new folder below ``parent``, gone at the end, also when a signal ends it."""
+    """A new cluster in a new folder below ``parent``, gone at the end, also when a signal ends it.
+
+    Starting and stopping nodes blocks, in the loop's own thread: nothing else is to be measured meanwhile, and no
+    thread goes on starting what is being stopped.
+    """
     try:
         folder = Path(tempfile.mkdtemp(prefix="replicad-bench-", dir=parent))
     except OSError as exc:
@@ -130,7 +127,7 @@ async def _listening(address: str) -> None:
 def _signals_interrupt() -> Iterator[None]:
     """SIGTERM and SIGHUP end us as Ctrl-C does, so that nothing is left running."""
     numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    before = {number: signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT)) for number in numbers}
     try:
         yield
     finally:

@@ -68,9 +68,13 @@ def test_memory_posing_as_a_disk_is_known(tmp_path: Path) -> None:
     assert not is_in_memory("ext4")
 
 
-def test_a_cluster_in_memory_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
-    Report(Session()).begin("tmpfs")
-    assert "a sync costs nothing" in capsys.readouterr().err
+@pytest.mark.parametrize(("as_json", "begins"), [(False, "note: the data are on tmpfs"), (True, '{"note": "the data')])
+def test_a_cluster_in_memory_is_told_of_once(as_json: bool, begins: str, capsys: pytest.CaptureFixture[str]) -> None:
+    made = Report(Session(json=as_json))
+    made.begin("tmpfs")
+    made.begin("tmpfs")
+    [note] = capsys.readouterr().err.splitlines()
+    assert note.startswith(begins)
 
 
 def test_the_table_is_written_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:

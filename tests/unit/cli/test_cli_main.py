@@ -51,7 +51,8 @@ def test_every_command_has_examples_and_the_options_that_all_have(
     assert "Examples:" in text
     assert f"    replicad-cli {name}" in text
     assert "--output [text|json]" in text
-    assert "--address HOST:PORT" in text
+    offline = name.split(maxsplit=1)[0] in ("verify", "keys", "completion")
+    assert ("--address HOST:PORT" in text) is not offline
 
 
 @pytest.mark.parametrize("name", LEAVES)
@@ -80,9 +81,10 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_no_command_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 2
+    assert main([]) == 0
     out, err = capsys.readouterr()
-    assert "Usage: replicad-cli" in out + err
+    assert out.startswith("Usage: replicad-cli")
+    assert err == ""
 
 
 def modules_after(*arguments: str) -> set[str]:

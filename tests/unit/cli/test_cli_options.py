@@ -133,7 +133,10 @@ def test_a_usage_error_is_one_object_wherever_json_is_asked_for(
         (["tail", "--level", "linearizable"], "'linearizable' is not one of"),
         (["tail", "--from", "start"], "'start' is not an offset"),
         (["outcome"], "Missing argument 'ID'"),
+        (["keys"], "Missing command"),
+        (["--output", "text"], "Missing command"),
         (["--address", "nowhere", "status"], "--address: address 'nowhere' is not HOST:PORT"),
+        (["--address", "host:65536", "status"], "--address: address 'host:65536' has no port from 1 to 65535"),
         (["post", "-w", "most", "x"], "'most' is not a number from 1, majority or all"),
         (["post", "--lines", "text"], "--lines reads standard input"),
         (["verify"], "Which folder?"),
@@ -161,3 +164,13 @@ def test_a_bad_address_in_the_environment_is_told_as_such(
     monkeypatch.setenv("REPLICAD_ADDRESS", "nowhere")
     assert main(["status"]) == 2
     assert "REPLICAD_ADDRESS: address 'nowhere' is not HOST:PORT" in capsys.readouterr().err
+
+
+def test_a_token_that_cannot_be_sent_is_told_of_and_not_shown(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTH_TOKEN", "secret\n")
+    assert main(["list"]) == 2
+    err = capsys.readouterr().err
+    assert "AUTH_TOKEN" in err
+    assert "secret" not in err

@@ -298,6 +298,21 @@ def test_the_one_furthest_ahead_is_fetched_from() -> None:
     assert script.says("n3", welcome("n3", further)) == ["n3 < root? 2"]
 
 
+def test_the_longest_log_is_not_fetched_where_a_shorter_one_is_of_a_later_epoch() -> None:
+    own, later = histories(common=2, theirs=2)
+    longer = own.fork()
+    longer.add()
+    longer.add()
+    longer.add()
+    script = MasterScript(voters=5, store=stored(own, promised=(2, "n3")))
+    script.start()
+    script.disk()
+    for worker in ("n2", "n3"):
+        script.up(worker)
+    assert script.says("n2", welcome("n2", longer)) == []
+    assert script.says("n3", welcome("n3", later)) == ["n3 < root? 2"]
+
+
 def test_a_tail_is_not_fetched_from_one_who_is_level_or_behind() -> None:
     own, _ = histories(common=3)
     script = MasterScript(store=stored(own))
