@@ -60,8 +60,9 @@ proto: $(READY)  ## generate replicad/wire/v1 from proto/
 check-proto: $(READY)  ## is the generated code up to date?
 	$(PY) scripts/generate_proto.py --check
 
+# --tb=native: pytest's own tracebacks parse source, which in Debian 12's Python fails at times (python/cpython#106905).
 test-debian: $(DEBIAN_READY)  ## run the tests on Debian's own python3, grpcio, protobuf, cryptography
-	$(DEBIAN_VENV)/bin/python $(PYTEST) $(ARGS)
+	$(DEBIAN_VENV)/bin/python $(PYTEST) --tb=native $(ARGS)
 
 bench: $(READY)  ## measure the five workloads on a cluster of three
 	$(VENV)/bin/replicad-cli bench $(ARGS)

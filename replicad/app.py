@@ -14,9 +14,7 @@ import time
 from collections.abc import Coroutine, Iterator, Sequence
 from pathlib import Path
 
-import grpc
-
-from replicad import __version__, configfile, dev, grpctuning, keys, logs
+from replicad import __version__, configfile, dev, keys, logs
 from replicad.config import Config
 from replicad.core.batch import Batch
 from replicad.core.concern import resolve
@@ -51,7 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["dev"]:
         return dev.main(arguments[1:])
     options = _parser().parse_args(arguments)
-    grpctuning.tune(os.environ, grpc.__version__)
     try:
         config = configfile.load(options.config)
         if options.check_config:

@@ -1,4 +1,6 @@
-"""The whole exception tree. Owns the status codes, what each says about the message, and the exit codes; imports nothing of ours.
+"""The whole exception tree. Owns the status codes, what each says about the message, and the exit codes.
+
+Imports nothing of ours.
 
 The tree is split by who must act: the operator (:class:`OperatorError`), a peer (:class:`PeerError`), the machine's
 storage (:class:`StorageError`), the caller of the service (:class:`ServiceError`), or we ourselves

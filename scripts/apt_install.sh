@@ -17,6 +17,11 @@ if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
 fi
 echo "installing by apt-get: ${missing[*]}" >&2
 export DEBIAN_FRONTEND=noninteractive
-install=(apt-get install --yes --quiet --no-install-recommends "${missing[@]}")
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+install() { apt-get install --yes --quiet --no-install-recommends "${missing[@]}"; }
 # A fresh machine has no package lists, an old one has stale ones: either way the second try is with new lists.
-"${install[@]}" >/dev/null 2>&1 || { apt-get update --quiet >&2 && "${install[@]}" >&2; }
+if ! install >"$log" 2>&1 && ! { apt-get update --quiet && install; } >>"$log" 2>&1; then
+    cat "$log" >&2
+    exit 1
+fi

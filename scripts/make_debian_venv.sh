@@ -11,7 +11,7 @@ scripts/apt_install.sh python3-venv python3-grpcio python3-protobuf python3-cryp
     python3-sdnotify python3-click python3-rich
 rm -rf "$venv"
 /usr/bin/python3 -m venv --system-site-packages "$venv"
-"$venv/bin/python" -m pip install --quiet --requirement requirements-test.txt
+"$venv/bin/python" -m pip install -qq --requirement requirements-test.txt
 # A pin that pulled in a library of its own would test that one instead: fail here rather than mislead.
 "$venv/bin/python" - <<'PYTHON'
 import platform

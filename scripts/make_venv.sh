@@ -51,6 +51,6 @@ elif ! venv_with_debians_pip; then
     fail "$python can make no virtual environment: please run  sudo apt install python3-venv"
 fi
 
-"$venv/bin/python" -m pip install --quiet --requirement requirements-dev.txt
+"$venv/bin/python" -m pip install -qq --requirement requirements-dev.txt
 # Nothing is left to resolve or to download here: the build backend is among the pinned requirements.
-"$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation --editable .
+"$venv/bin/python" -m pip install -qq --no-deps --no-build-isolation --editable .

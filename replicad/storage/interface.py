@@ -29,12 +29,12 @@ class Store(Protocol):
     def append(self, appends: Sequence[Append], *, commit_size: int) -> None:
         """Append batches in order and raise the commit size to ``commit_size`` (a lower one leaves it).
 
-        Raises DuplicateIdError (an id is in the log already, or twice), DiskFullError, DiskFailedError; InvariantError when the
-        first batch does not begin at ``size``.
+        Raises DuplicateIdError (an id is in the log already, or twice), DiskFullError, DiskFailedError; InvariantError
+        when the first batch does not begin at ``size``.
         """
 
     def set_promise(self, epoch: int, master: str) -> None:
-        """Raise the promised epoch and say to whom. InvariantError when it would fall, or go to another in the same epoch."""
+        """Raise the promised epoch and say to whom. InvariantError when it would fall, or the same go to another."""
 
     def set_commit_size(self, commit_size: int) -> None:
         """Raise the commit size; a lower one changes nothing. InvariantError when it is above ``size``."""

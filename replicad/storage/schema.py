@@ -128,7 +128,7 @@ def open_writer(path: Path, *, cluster: str, node: str) -> sqlite3.Connection:
 def grow_wal(connection: sqlite3.Connection, path: Path) -> None:
     """Give the WAL its size in steady state: write that much in a transaction, and take it back.
 
-    What is taken back is overwritten by the commits to come. Changes nothing else; where room is scarce it does nothing.
+    What is taken back is overwritten by the commits to come. Changes nothing else; does nothing where room is scarce.
     """
     wal = path.with_name(path.name + "-wal")
     missing = WAL_START_BYTES - (wal.stat().st_size if wal.exists() else 0)
@@ -136,15 +136,12 @@ def grow_wal(connection: sqlite3.Connection, path: Path) -> None:
         return
     half_cache = WRITER_CACHE_KIB * 1024 // 2  # what the cache can't hold is spilt into the WAL
     connection.execute("BEGIN IMMEDIATE")
-    try:
+    with contextlib.suppress(sqlite3.OperationalError):  # no room after all: the node starts all the same, for reads
         connection.execute("CREATE TABLE filler (zeros BLOB)")
         for _ in range(missing // half_cache + 2):
             connection.execute("INSERT INTO filler VALUES (zeroblob(?))", (half_cache,))
-    except sqlite3.OperationalError:
-        pass  # no room after all: the node starts all the same, to serve reads
-    finally:
-        if connection.in_transaction:  # a full disk may have taken it back already
-            connection.execute("ROLLBACK")
+    if connection.in_transaction:  # a full disk may have taken it back already
+        connection.execute("ROLLBACK")
     with contextlib.suppress(OSError):
         _sync_file(wal)
 

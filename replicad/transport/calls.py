@@ -77,7 +77,7 @@ class Gate:
     ) -> Callable[[bytes, Context], Awaitable[bytes | None]]:
         """A handler of one request and one answer: ``call(request, author)``.
 
-        ``open_to_all``: with no token, and beside the limits: a probe must get through to a node that is full.
+        ``open_to_all``: no token is asked for, and no limit holds: a probe must get through to a node that is full.
         """
 
         @functools.wraps(call)
@@ -99,16 +99,23 @@ class Gate:
         return handler
 
     def streaming(
-        self, call: Callable[[Any, Context, str], AsyncGenerator[bytes, None]], *, open_to_all: bool = False
+        self,
+        call: Callable[[Any, Context, str], AsyncGenerator[bytes, None]],
+        *,
+        open_to_all: bool = False,
+        limited: bool = True,
     ) -> Callable[[Any, Context], AsyncIterator[bytes]]:
-        """A handler that answers with a stream: ``call(request or requests, context, author)``."""
+        """A handler that answers with a stream: ``call(request or requests, context, author)``.
+
+        ``limited=False``: no limit holds, though a token is asked for: clients must not keep the master out.
+        """
 
         @functools.wraps(call)
         async def handler(request: Any, context: Context) -> AsyncIterator[bytes]:
             peer, entered = context.peer(), False
             try:
                 author = ANONYMOUS if open_to_all else self.author(context)
-                if not open_to_all:
+                if limited and not open_to_all:
                     self.enter(peer)
                     entered = True
                 async with aclosing(call(request, context, author)) as responses:

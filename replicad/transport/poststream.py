@@ -104,9 +104,9 @@ class Posting:
 
     async def post(self, request: bytes, author: str) -> PostFrameResult:
         """A single post, as a frame of one."""
-        frame = decode_post_request(request, payload_bytes=self._config.limits.payload_bytes)
         results = PostResults(1)
-        self.submit(frame, author, results)
+        # No name for the frame: while its post waits, nothing here must keep the payload.
+        self.submit(decode_post_request(request, payload_bytes=self._config.limits.payload_bytes), author, results)
         await self._runtime.wait_for_room(self._config.limits.queue_bytes)
         return await results.only()
 

@@ -19,6 +19,7 @@ from replicad.wire.codec import decode_records, encode_list_response, encode_rec
 from replicad.wire.parsing import MAX_PLACE
 from replicad.wire.v1 import log_pb2 as pb
 
+LOOK_AGAIN_S = 0.1  # for a commit size that is known, and not on a full disk
 TAIL_BEAT_S = 1.0  # an idle tail says so this often: who follows finds a dead node soon
 
 
@@ -31,15 +32,10 @@ class Reading:
         del context, author
         query = parse_request(pb.ListRequest, request)
         level = await self._level(query.level, LEVELS)
-        if query.HasField("min_offset"):
-            await self._wait_for(level, query.min_offset)
-        least = max(
-            query.min_offset + 1 if query.HasField("min_offset") else 0,
-            self._runtime.machine.log.commit_size if level == "linearizable" else 0,
-        )
-        stop = await self._runtime.visible_size(level)
-        if stop < least:
-            raise Unavailable(f"offset {least - 1} is there, but the disk takes no note of it: it is full, or slow")
+        least = query.min_offset + 1 if query.HasField("min_offset") else 0
+        if level == "linearizable":
+            least = max(least, self._runtime.machine.log.commit_size)
+        stop = await self._end_of(level, least)
         commit_size = await self._runtime.visible_size("committed")
         left = query.limit or MAX_PLACE
         if query.HasField("since_ms") or query.HasField("until_ms"):
@@ -101,13 +97,21 @@ class Reading:
             await self._runtime.confirm_master(self._config.timeouts.read_wait_s)
         return level
 
-    async def _wait_for(self, level: str, offset: int) -> None:
-        wait_s = self._config.timeouts.read_wait_s
-        if not await self._runtime.wait_for_size(level, offset + 1, wait_s):
-            raise Unavailable(
-                f"{self._config.node} has {self._runtime.machine.log.stored_size} records, "
-                f"{self._runtime.machine.log.commit_size} committed; offset {offset} did not come within {wait_s:g} s"
-            )
+    async def _end_of(self, level: str, least: int) -> int:
+        """How far a read at this level may go, once that is ``least``. Raises Unavailable when it does not come in
+        time: neither from the master, nor, of a commit size, onto this node's disk, which may be slow or full."""
+        runtime, wait_s = self._runtime, self._config.timeouts.read_wait_s
+        deadline = asyncio.get_running_loop().time() + wait_s
+        came = not least or await runtime.wait_for_size(level, least, wait_s)
+        while (size := await runtime.visible_size(level)) < least:
+            if not came or asyncio.get_running_loop().time() >= deadline:
+                log = runtime.machine.log
+                raise Unavailable(
+                    f"{self._config.node} has {log.stored_size} records, {log.commit_size} committed, {size} of them "
+                    f"to be read; offset {least - 1} did not come within {wait_s:g} s"
+                )
+            await asyncio.sleep(LOOK_AGAIN_S)
+        return size
 
     def _read(self, offset: int, stop: int, since_ms: int | None, until_ms: int | None) -> asyncio.Future[list[Batch]]:
         store, max_bytes = self._runtime.store, self._config.limits.read_bytes

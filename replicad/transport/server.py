@@ -63,7 +63,7 @@ class Server:
                 "Outcome": _unary(gate.unary(status.outcome)),
                 "Status": _unary(gate.unary(status.status)),
             },
-            REPLICATION: {"Replicate": _both(gate.streaming(acceptor.replicate))},
+            REPLICATION: {"Replicate": _both(gate.streaming(acceptor.replicate, limited=False))},
             HEALTH: {
                 "Check": _unary(gate.unary(self.health.check, open_to_all=True)),
                 "Watch": _down(gate.streaming(self.health.watch, open_to_all=True)),

@@ -12,12 +12,14 @@ import grpc
 import pytest
 from grpc import aio
 
+from replicad.core.frames import Refused
 from replicad.core.record import MAX_HEADER_VALUE_BYTES, MAX_HEADERS, MAX_ID_BYTES
 from replicad.dev import DevCluster
 from replicad.errors import Applied, BadRequest, NotFound, RateLimited, ServiceError, TooLarge, Unauthorized
 from replicad.wire.codec import encode_post_frame
 from replicad.wire.v1 import health_pb2, log_pb2, reflection_pb2
 from tests.support import rawhttp2
+from tests.support.fake_master import FakeMaster
 from tests.support.nodes import TOKEN, all_level
 from tests.support.rawlog import CALL_S, RawLog, fault_of, new_id
 from tests.support.waiting import eventually
@@ -394,10 +396,11 @@ async def test_a_frame_beyond_what_grpc_takes_on_replicate_leaves_the_real_maste
 
 
 async def test_more_connections_than_the_limit_are_refused_and_told_when_to_come_back(cluster: DevCluster) -> None:
+    address = cluster.node("node-2").address
     async with AsyncExitStack() as stack:
 
         async def begin_tail() -> None:
-            log = await stack.enter_async_context(RawLog(cluster.master.address, token=TOKEN))
+            log = await stack.enter_async_context(RawLog(address, token=TOKEN))
             call: aio.UnaryStreamMultiCallable[bytes, bytes] = log.channel.unary_stream("/replicad.wire.v1.Log/Tail")
             tail = call(b"", metadata=log.metadata)
             stack.callback(tail.cancel)
@@ -412,9 +415,13 @@ async def test_more_connections_than_the_limit_are_refused_and_told_when_to_come
         assert isinstance(fault, RateLimited)
         assert fault.retry_after_s
 
-        async with aio.insecure_channel(cluster.master.address) as channel:
+        async with aio.insecure_channel(address) as channel:
             check: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/grpc.health.v1.Health/Check")
             assert await check(b"")  # a probe gets through
+        async with FakeMaster(address, token=TOKEN) as master:
+            answer = await master.hello(0)
+            assert isinstance(answer, Refused)  # by its epoch alone: a master gets through
+            assert answer.reason == "epoch"
 
 
 async def test_a_client_that_reads_no_answers_is_slowed_down_and_costs_no_memory(

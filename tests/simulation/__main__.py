@@ -10,6 +10,7 @@ from contextlib import nullcontext
 
 from tests.simulation.broken import BREAKAGES
 from tests.simulation.campaign import run_here, run_spread
+from tests.simulation.profile import MIXED, WEATHERS
 from tests.simulation.run import Scenario
 
 
@@ -22,7 +23,7 @@ def main() -> int:
     what.add_argument("--seconds", type=float, metavar="S", help="run seeds for so long (60), from --first on")
     parser.add_argument("--first", type=int, metavar="SEED", help="the first of many seeds; drawn unless given")
     parser.add_argument("--nodes", type=int, choices=range(1, 8), metavar="1..7", help="so many nodes in every seed")
-    parser.add_argument("--duel", action="store_true", help="only seeds about who is master")
+    parser.add_argument("--weather", choices=[MIXED, *WEATHERS], default=MIXED, help="which faults (mixed)")
     parser.add_argument("--jobs", type=int, help="processes (all cores)")
     parser.add_argument("--broken", choices=sorted(BREAKAGES), metavar="NAME", help="break the core so, in one process")
     options = parser.parse_args()
@@ -32,7 +33,7 @@ def main() -> int:
     else:
         count = options.seeds
     numbers = itertools.count(first) if count is None else range(first, first + count)
-    scenarios = (Scenario(number, options.nodes, options.duel) for number in numbers)
+    scenarios = (Scenario(number, options.nodes, options.weather) for number in numbers)
     stop_after_s = float("inf") if count is not None else options.seconds or 60.0
     print(f"seeds from {first} on", flush=True)
     here = options.seed is not None or options.broken

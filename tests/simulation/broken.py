@@ -16,7 +16,7 @@ from replicad.core.batch import Append, Batch
 from replicad.core.check import Verifier, check_batch, check_records
 from replicad.core.common import CommonSize
 from replicad.core.duplicates import RecentIds
-from replicad.core.effects import Answer, ContentRead, Effect, FrameResult, Send
+from replicad.core.effects import Effect, Send
 from replicad.core.frames import Ack, Align, AppendBatch, Hello
 from replicad.core.master import Master
 from replicad.core.opening import Opening
@@ -32,6 +32,7 @@ from replicad.errors import OutcomeUnknown, ServiceError, Unavailable
 from tests.simulation import disk
 from tests.simulation.cluster import Cluster
 from tests.simulation.node import Node
+from tests.simulation.profile import MIXED
 from tests.simulation.run import Scenario
 
 Replacement = tuple[object, str, object]
@@ -39,15 +40,16 @@ Replacement = tuple[object, str, object]
 
 @dataclass(frozen=True, slots=True)
 class Breakage:
-    """``within_seeds``: how many seeds, from 1 on, are enough to catch it; of duels only, where it takes those."""
+    """``within_seeds``: how many seeds, from 1 on, are enough to catch it; in one weather, where it takes that."""
 
     name: str
     within_seeds: int
-    duel: bool
+    weather: str
+    nodes: int | None
     replacements: Callable[[], list[Replacement]]
 
     def scenarios(self) -> list[Scenario]:
-        return [Scenario(seed, duel=self.duel) for seed in range(1, self.within_seeds + 1)]
+        return [Scenario(seed, self.nodes, self.weather) for seed in range(1, self.within_seeds + 1)]
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -62,12 +64,14 @@ class Breakage:
 BREAKAGES: dict[str, Breakage] = {}
 
 
-def breakage(*, within_seeds: int, duel: bool = False) -> Callable[[Callable[[], list[Replacement]]], Breakage]:
+def breakage(
+    *, within_seeds: int, weather: str = MIXED, nodes: int | None = None
+) -> Callable[[Callable[[], list[Replacement]]], Breakage]:
     """Enter a broken core, under its function's name, in the list."""
 
     def enter(replacements: Callable[[], list[Replacement]]) -> Breakage:
         name = replacements.__name__
-        BREAKAGES[name] = Breakage(name, within_seeds, duel, replacements)
+        BREAKAGES[name] = Breakage(name, within_seeds, weather, nodes, replacements)
         return BREAKAGES[name]
 
     return enter
@@ -150,7 +154,7 @@ def a_master_opens_without_fetching_a_missing_tail() -> list[Replacement]:
     return [(opening, "_end", lambda welcome: (0, 0))]
 
 
-@breakage(within_seeds=300, duel=True)
+@breakage(within_seeds=300, weather="duel")
 def a_record_of_an_old_epoch_is_committed_by_count() -> list[Replacement]:
     original = Master._advance
 
@@ -283,7 +287,7 @@ def a_dead_worker_keeps_its_window() -> list[Replacement]:
     return [(Progress, "down", down)]
 
 
-@breakage(within_seeds=300, duel=True)
+@breakage(within_seeds=300, weather="duel")
 def an_epoch_begins_before_what_was_fetched_is_on_disk() -> list[Replacement]:
     original = Opening._next
 
@@ -297,7 +301,7 @@ def an_epoch_begins_before_what_was_fetched_is_on_disk() -> list[Replacement]:
     return [(Opening, "_next", go_on)]
 
 
-@breakage(within_seeds=300, duel=True)
+@breakage(within_seeds=300, weather="duel")
 def a_promise_for_a_lower_epoch_counts_for_a_higher() -> list[Replacement]:
     def greet_anew(self: Master, epoch: int) -> list[Effect]:
         return self._take_epoch(epoch)
@@ -308,7 +312,7 @@ def a_promise_for_a_lower_epoch_counts_for_a_higher() -> list[Replacement]:
 # --- bugs that the core once had --------------------------------------------------------------------------------
 
 
-@breakage(within_seeds=500)
+@breakage(within_seeds=500, weather="slow-disks")
 def a_root_is_asked_for_beyond_what_is_on_disk() -> list[Replacement]:
     original = Progress.begin_search
 
@@ -322,7 +326,7 @@ def a_root_is_asked_for_beyond_what_is_on_disk() -> list[Replacement]:
     return [(Progress, "begin_search", begin_search)]
 
 
-@breakage(within_seeds=500)
+@breakage(within_seeds=500, weather="nasty")
 def a_log_is_aligned_again_in_an_epoch_that_it_agreed_in() -> list[Replacement]:
     original = Worker._align
 
@@ -333,7 +337,7 @@ def a_log_is_aligned_again_in_an_epoch_that_it_agreed_in() -> list[Replacement]:
     return [(Worker, "_align", align)]
 
 
-@breakage(within_seeds=500)
+@breakage(within_seeds=500, weather="nasty")
 def a_worker_tells_its_size_before_its_log_is_aligned() -> list[Replacement]:
     def ack(self: Worker) -> Effect:
         return Send(self._session or "", Ack(self.log.stored_size, self._probe))
@@ -341,27 +345,7 @@ def a_worker_tells_its_size_before_its_log_is_aligned() -> list[Replacement]:
     return [(Worker, "_ack", ack)]
 
 
-@breakage(within_seeds=500)
-def a_commit_size_is_believed_before_the_log_is_aligned() -> list[Replacement]:
-    def told(self: Worker, commit_size: int) -> None:
-        self._commit_told = max(self._commit_told, commit_size)
-        self.log.commit(min(self._commit_told, self.log.stored_size))
-
-    return [(Worker, "_told", told)]
-
-
-@breakage(within_seeds=500)
-def a_retry_of_what_is_on_its_way_is_told_not_applied() -> list[Replacement]:
-    original = Posts._refuse_unstored
-
-    def refuse(self: Posts, error: ServiceError, tip: int) -> list[Effect]:
-        answers = original(self, error, tip)
-        return [Answer(a.ticket, FrameResult(error=error)) if isinstance(a, Answer) else a for a in answers]
-
-    return [(Posts, "_refuse_unstored", refuse)]
-
-
-@breakage(within_seeds=500, duel=True)
+@breakage(within_seeds=500, weather="slow-disks")
 def a_truncation_under_way_is_forgotten_with_the_epoch() -> list[Replacement]:
     original = Opening.__init__
 
@@ -371,20 +355,12 @@ def a_truncation_under_way_is_forgotten_with_the_epoch() -> list[Replacement]:
     return [(Opening, "__init__", init)]
 
 
-@breakage(within_seeds=500)
+@breakage(within_seeds=500, weather="duel", nodes=5)
 def an_opening_master_waits_for_a_source_that_is_gone() -> list[Replacement]:
     return [(Opening, "resume", lambda self, log: [])]
 
 
-@breakage(within_seeds=500)
-def a_duplicate_of_what_is_on_disk_waits_for_the_next_progress() -> list[Replacement]:
-    def content_read(self: Master, event: ContentRead) -> list[Effect]:
-        return self.posts.content_read(event.ticket, event.contents, stored_size=self.log.stored_size)
-
-    return [(Master, "_content_read", content_read)]
-
-
-@breakage(within_seeds=500)
+@breakage(within_seeds=500, weather="slow-disks")
 def records_are_dropped_while_their_root_is_being_read() -> list[Replacement]:
     original = Opening._found
 

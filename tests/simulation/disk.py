@@ -38,8 +38,6 @@ from replicad.core.record import SALT_BYTES
 from replicad.errors import DuplicateIdError
 from replicad.storage.memory import MemoryStore
 from replicad.wire.codec import decode_records
-from tests.simulation.invariants import Checker
-from tests.simulation.world import World
 
 if TYPE_CHECKING:
     from tests.simulation.node import Node
@@ -72,18 +70,22 @@ class Platter:
 class Disk:
     """The writer and the readers of one process's life over the platter."""
 
-    def __init__(self, world: World, checker: Checker, node: Node, platter: Platter, *, mean_s: float) -> None:
-        self._world, self._checker, self._node, self._platter = world, checker, node, platter
-        self._store = platter.store
-        self._mean_s = mean_s
+    def __init__(self, node: Node, *, write_s: float, read_s: float) -> None:
+        """``write_s`` and ``read_s`` are mean times."""
+        self._world, self._checker, self._node, self._platter = node.world, node.checker, node, node.platter
+        self._store = node.platter.store
+        self._write_s, self._read_s = write_s, read_s
         self._life = node.life
         self._queue: deque[Write] = deque()
         self._under_way: list[Write] = []  # neither done nor failed yet
+        self._failed = False  # an append did, and the machine has not heard of it: no other happens until then
         self._busy = False  # until the machine has heard how the last transaction went
 
     # --- writing -----------------------------------------------------------------------------------
 
     def write(self, write: Write) -> None:
+        if self._failed and isinstance(write, StoreBatch):
+            return
         self._queue.append(write)
         if not self._busy:
             self._begin()
@@ -98,7 +100,7 @@ class Disk:
         if isinstance(self._under_way[0], StoreBatch):
             while queue and isinstance(queue[0], StoreBatch):
                 self._under_way.append(queue.popleft())
-        self._world.after(self._world.around(self._mean_s), self._finish, self._life)
+        self._world.after(self._world.around(self._write_s), self._finish, self._life)
 
     def _finish(self, life: int) -> None:
         """It is on disk, or has failed; the machine hears of it a moment later."""
@@ -168,13 +170,17 @@ class Disk:
         self._node.happen(result)
 
     def _tell_failure(self, life: int, why: tuple[str, str]) -> None:
-        """Drop the appends behind the one that failed; the machine hears of it before it can ask for another."""
+        """Drop the appends behind the one that failed, and those that the machine asks for before it hears of it."""
         if life != self._node.life:
             return
+        self._failed = True
         self._queue = deque(write for write in self._queue if not isinstance(write, StoreBatch))
         self._begin()
         state = self._store.load()
         self._node.happen(StoreFailed(*why, state.size, state.last_epoch, state.tree))
+
+    def failure_is_heard(self) -> None:
+        self._failed = False
 
     def _tell_full(self, life: int, write: Write) -> None:
         """A promise or a truncation is tried again; a reader of the commit size gives up."""
@@ -203,11 +209,11 @@ class Disk:
     # --- reading -----------------------------------------------------------------------------------
 
     def read(self, effect: ReadBatches | ReadRoot | FindIds | ReadContent) -> None:
-        self._world.after(self._world.around(self._mean_s / 2), self._read, self._life, effect)
+        self._world.after(self._world.around(self._read_s), self._read, self._life, effect)
 
     def _read(self, life: int, effect: Effect) -> None:
         if life == self._node.life:
-            self._world.after(self._world.around(self._mean_s / 4), self._tell_read, life, self._look_up(effect))
+            self._world.after(self._world.around(self._read_s / 2), self._tell_read, life, self._look_up(effect))
 
     def _tell_read(self, life: int, event: Event) -> None:
         if life == self._node.life:

@@ -20,7 +20,7 @@ from replicad.core.frames import Ack, Aligned, AppendBatch, Hello, MasterFrame, 
 from replicad.core.master import Master
 from replicad.core.progress import Phase
 from replicad.core.record import RESERVED_ID_PREFIX, parse_leaf
-from replicad.errors import Applied, IdConflict, ServiceError
+from replicad.errors import Applied, IdConflict, ServiceError, WriteConcernTimeout
 from replicad.wire.codec import decode_records
 from tests.simulation.history import Attempt, History, Message
 from tests.simulation.world import World
@@ -294,7 +294,7 @@ class Checker:
         if told != list(range(count)):
             self.fail(9, f"{node.name} answers messages {told} of a frame of {count}")
         for index, error in errors:
-            self._refused(node, attempt.messages[index], error)
+            self._refused(node, attempt.messages[index], error, wanted=submit.nodes)
         for run in result.runs:
             if result.nodes < submit.nodes:
                 self.fail(3, f"{node.name} answers w={submit.nodes} with {result.nodes} nodes")
@@ -304,7 +304,9 @@ class Checker:
                 self._first_or_not(node, message, run.first_offset + step, duplicate=run.duplicate)
                 attempt.concluded(run.first_index + step)
 
-    def _refused(self, node: Node, message: Message, error: ServiceError) -> None:
+    def _refused(self, node: Node, message: Message, error: ServiceError, *, wanted: int) -> None:
+        if isinstance(error, WriteConcernTimeout) and error.nodes >= wanted:
+            self.fail(3, f"{node.name} answers 504 for {message.id}, which is on {error.nodes} nodes of {wanted}")
         if isinstance(error, IdConflict):
             self._in_conflict(node, message, error)
         if error.applied is Applied.YES and error.offset is not None:

@@ -108,18 +108,20 @@ class Pipe:
         world.at(due, self._arrive)
 
     def _be_nasty(self, item: Item) -> None:
-        """Lose the frame, double it, or let it overtake what was sent before it."""
-        world, queue = self._network.world, self._queue
-        if not world.chance(self._network.profile.nasty):
+        """Lose the frame, let those that follow overtake it, or let it come twice."""
+        world, profile = self._network.world, self._network.profile
+        if not world.chance(profile.nasty):
             return
-        what = world.rng.randrange(3)
-        if what == 0:
-            queue.pop()
-        elif what == 1:
-            queue.insert(world.rng.randrange(len(queue) + 1), item)
-            self._schedule(world.around(self._network.profile.network_s) * 5)
-        else:
-            queue.insert(world.rng.randrange(len(queue)), queue.pop())
+        again = world.rng.randrange(3)
+        if again < 2:
+            self._queue.pop()
+        if again:
+            world.after(world.around(profile.network_s) * world.rng.choice((1, 5, 20)), self._late, item)
+
+    def _late(self, item: Item) -> None:
+        if not self.closed:
+            self._queue.insert(self._network.world.rng.randrange(len(self._queue) + 1), item)
+            self._schedule(0.0)
 
     def finish(self, reason: str) -> None:
         """End it; what was sent before goes out first."""

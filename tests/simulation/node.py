@@ -31,6 +31,7 @@ from replicad.core.effects import (
     Send,
     StateChanged,
     StoreBatch,
+    StoreFailed,
     StorePromise,
     Submit,
     Tick,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
 WALL_MS = 1_700_000_000_000
 DIAL_S = (0.01, 0.06)  # between the end of a stream and the next try
-OVERDUE_S = 1.0  # longer than the disk ever takes to be asked about ids
+OVERDUE_S = 2.0  # longer than the disk ever takes to be asked about ids
 TICKS_AT_ONCE = 4  # a machine that is woken so often without time passing would spin
 
 
@@ -117,7 +118,7 @@ class Node:
         self.life += 1
         state = self.cluster.loaded(self)
         settings, verifiers = self.cluster.settings(self.name), self.cluster.verifiers
-        self.disk = Disk(self.world, self.checker, self, self.platter, mean_s=self.cluster.disk_s[self.name])
+        self.disk = Disk(self, write_s=self.cluster.disk_s[self.name], read_s=self.cluster.profile.read_s)
         if master:
             sign, salts = signer(self.name).sign, self.world.rng.randbytes
             sealer = Sealer(settings.cluster, self.name, sign, encode_records, salts)
@@ -180,6 +181,8 @@ class Node:
         if self.still:
             self._waiting.append(event)
             return
+        if isinstance(event, StoreFailed):
+            self._on_disk.failure_is_heard()
         self.cutting = self.cutting and not isinstance(event, Truncated)
         before = self.checker.before_step(self, event)
         effects = machine.step(event, now=self.world.now, wall_ms=self._wall_ms())

@@ -6,9 +6,11 @@ Not every seed has every fault: a bug that needs ten quiet seconds between two c
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 NEVER = float("inf")
+MIXED = "mixed"  # any faults in any mixture, and now and then one of the other weathers
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,7 @@ class Profile:
     frame_messages: int
     network_s: float  # mean time of a frame on its way
     disk_s: float  # mean time of a transaction
+    read_s: float  # mean time of a read
     uneven: float  # by how much disks differ at the most: one may be so many times as slow, or as fast
     crash_every_s: float
     break_every_s: float  # a stream breaks
@@ -48,20 +51,18 @@ class Profile:
         return not self.nasty
 
 
-DUELS = 0.15  # share of seeds that are about little else than who is master
+def draw(rng: random.Random, *, nodes: int | None = None, weather: str = MIXED) -> Profile:
+    """A profile for a seed; of so many nodes, and in that weather, where it is asked for."""
+    profile = _mixed(rng, nodes or rng.choice((1, 2, 3, 3, 3, 3, 3, 3, 3, 4, 5, 5)))
+    if weather == MIXED:
+        weather = rng.choices((MIXED, *WEATHERS), weights=(70, 12, 12, 6))[0]
+    return WEATHERS[weather](rng, profile) if weather in WEATHERS else profile
 
 
-def draw(rng: random.Random, *, nodes: int | None = None, duel: bool = False) -> Profile:
-    """A profile for a seed; of so many nodes, or a duel, where that is asked for."""
-    profile = _mixed(rng, nodes)
-    return _duel(rng, profile, nodes) if nodes != 1 and (rng.random() < DUELS or duel) else profile
-
-
-def _duel(rng: random.Random, profile: Profile, nodes: int | None) -> Profile:
+def _duel(rng: random.Random, profile: Profile) -> Profile:
     """Masters come and go faster than their epochs open, and nodes are cut off: what Raft's figure 8 is about."""
     return replace(
         profile,
-        nodes=nodes or rng.choice((3, 3, 3, 5)),
         duration_s=rng.choice((1.0, 2.0)),
         clients=1,
         think_s=0.03,
@@ -77,23 +78,55 @@ def _duel(rng: random.Random, profile: Profile, nodes: int | None) -> Profile:
     )
 
 
-def _mixed(rng: random.Random, nodes: int | None) -> Profile:
+def _nasty(rng: random.Random, profile: Profile) -> Profile:
+    """A network that gRPC would not be, while logs part and are aligned again and again."""
+    return replace(
+        profile,
+        nasty=rng.choice((0.02, 0.1, 0.3)),
+        network_s=rng.choice((0.002, 0.008)),
+        crash_every_s=rng.choice((0.2, 0.5, NEVER)),
+        break_every_s=rng.choice((0.1, 0.3)),
+        move_every_s=rng.choice((0.15, 0.4, NEVER)),
+    )
+
+
+def _slow_disks(rng: random.Random, profile: Profile) -> Profile:
+    """Disks that are slow, each in its own way, and full now and then: much is sent that is not stored yet."""
+    return replace(
+        profile,
+        network_s=rng.choice((0.0005, 0.002)),
+        disk_s=0.02,
+        read_s=rng.choice((0.001, 0.02, 0.1)),
+        uneven=10.0,
+        crash_every_s=rng.choice((0.2, 0.5)),
+        break_every_s=rng.choice((0.05, 0.2)),
+        full_every_s=rng.choice((0.2, 0.5, NEVER)),
+        move_every_s=rng.choice((0.2, 0.5, NEVER)),
+    )
+
+
+WEATHERS: dict[str, Callable[[random.Random, Profile], Profile]] = {
+    "duel": _duel,
+    "nasty": _nasty,
+    "slow-disks": _slow_disks,
+}
+
+
+def _mixed(rng: random.Random, nodes: int) -> Profile:
     """Any faults in any mixture."""
 
     def sometimes(probability: float, *every_s: float) -> float:
         return rng.choice(every_s) if rng.random() < probability else NEVER
 
-    voters = nodes or rng.choice((1, 2, 3, 3, 3, 3, 3, 3, 3, 4, 5, 5))
-    moves = sometimes(0.4, 0.3, 0.6, 1.2)
-    nasty = rng.random() < 0.12
     return Profile(
-        nodes=voters,
+        nodes=nodes,
         duration_s=rng.choice((0.8, 1.5, 2.5)),
         clients=rng.choice((1, 2, 3)),
         think_s=rng.choice((0.01, 0.03, 0.08)),
         frame_messages=rng.choice((1, 2, 4)),
         network_s=rng.choice((0.0005, 0.002, 0.008)),
         disk_s=rng.choice((0.001, 0.004, 0.02)),
+        read_s=rng.choice((0.0005, 0.003, 0.02)),
         uneven=rng.choice((1.0, 3.0, 10.0)),
         crash_every_s=sometimes(0.7, 0.15, 0.4, 1.0),
         break_every_s=sometimes(0.6, 0.1, 0.4, 1.0),
@@ -101,9 +134,9 @@ def _mixed(rng: random.Random, nodes: int | None) -> Profile:
         full_every_s=sometimes(0.25, 0.3, 0.8),
         pause_every_s=sometimes(0.3, 0.3, 0.8),
         jump_every_s=sometimes(0.2, 0.5),
-        move_every_s=moves,
+        move_every_s=sometimes(0.4, 0.3, 0.6, 1.2),
         corrupt=rng.choice((0.01, 0.05)) if rng.random() < 0.2 else 0.0,
-        nasty=rng.choice((0.02, 0.1)) if nasty else 0.0,
+        nasty=0.0,
         rising_ids=rng.choice((0.0, 0.5, 1.0)),
         batch_records=rng.choice((1, 3, 8)),
         window_bytes=rng.choice((300, 1000, 8 << 20)),
@@ -111,6 +144,6 @@ def _mixed(rng: random.Random, nodes: int | None) -> Profile:
         read_bytes=rng.choice((1, 500, 1 << 20)),
         recent_ids=rng.choice((4, 16, 32_768)),
         waiting_frames=rng.choice((3, 100, 100)),
-        min_nodes=rng.choice((1, 1, 1, voters // 2 + 1)),
+        min_nodes=rng.choice((1, 1, 1, nodes // 2 + 1)),
         unstored_batches=rng.choice((1, 2, 2, 4)),
     )

@@ -16,7 +16,7 @@ from tests.simulation.clients import LinearizableReader, Poster, Tail
 from tests.simulation.cluster import CLUSTER, Cluster
 from tests.simulation.describe import describe
 from tests.simulation.faults import Storm
-from tests.simulation.profile import NEVER, Profile, draw
+from tests.simulation.profile import MIXED, NEVER, Profile, draw
 from tests.simulation.world import World
 
 TEND_S = 2.0  # the operator looks after the master so often
@@ -27,17 +27,18 @@ CALM_ACTIONS = 60_000  # beyond that it does not come to rest
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What a replay needs to be told. ``duel``: about little else than who is master."""
+    """What a replay needs to be told."""
 
     seed: int
     nodes: int | None = None
-    duel: bool = False
+    weather: str = MIXED
 
     @property
     def command(self) -> str:
         """The command that runs exactly this again."""
-        options = [f"--seed {self.seed}", f"--nodes {self.nodes}" if self.nodes else "", "--duel" if self.duel else ""]
-        return " ".join(["python -m tests.simulation", *filter(None, options)])
+        nodes = f" --nodes {self.nodes}" if self.nodes else ""
+        weather = f" --weather {self.weather}" if self.weather != MIXED else ""
+        return f"python -m tests.simulation --seed {self.seed}{nodes}{weather}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Outcome:
 
 def simulate(scenario: Scenario) -> Outcome:
     """Run a scenario to its end, or to the first broken promise."""
-    profile = draw(Random(f"profile {scenario.seed}"), nodes=scenario.nodes, duel=scenario.duel)
+    profile = draw(Random(f"profile {scenario.seed}"), nodes=scenario.nodes, weather=scenario.weather)
     world = World(scenario.seed)
     cluster = Cluster(world, profile)
     report = ""

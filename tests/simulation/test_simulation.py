@@ -11,6 +11,7 @@ import pytest
 from replicad.errors import InvariantError
 from tests.simulation.campaign import run_spread
 from tests.simulation.node import Node
+from tests.simulation.profile import WEATHERS
 from tests.simulation.run import Scenario, simulate
 from tests.simulation.world import World
 
@@ -31,9 +32,10 @@ def test_clusters_of_any_size_keep_every_promise_in_any_weather(lot: int) -> Non
 
 
 @pytest.mark.parametrize("nodes", [3, 5])
-def test_masters_that_contend_for_epochs_keep_every_promise(nodes: int) -> None:
+@pytest.mark.parametrize("weather", WEATHERS)
+def test_three_and_five_nodes_keep_every_promise_in_each_weather(nodes: int, weather: str) -> None:
     first = 100_000 * nodes
-    assert_all_keep_their_promises([Scenario(first + n, nodes, duel=True) for n in range(SEEDS_A_TEST // 2)])
+    assert_all_keep_their_promises([Scenario(first + n, nodes, weather) for n in range(SEEDS_A_TEST // 3)])
 
 
 def test_a_single_node_keeps_every_promise() -> None:
