@@ -152,6 +152,7 @@ class Records:
     """Consecutive records as parallel lists: what is left of a batch when place and signature are taken off.
 
     1. ``leaves`` and ``payloads`` are of one length n; ``salts`` has 16 n bytes; ``headers`` is empty or of length n.
+    2. ``headers`` is empty when no record has any: one log has one form.
     """
 
     leaves: Sequence[bytes]

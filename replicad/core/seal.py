@@ -60,7 +60,7 @@ def _records(parts: Sequence[Part], salts: bytes, *, first_offset: int, epoch: i
     payloads: list[bytes] = []
     headers: list[bytes] = []
     leaves: list[bytes] = []
-    with_headers = any(part.messages.headers for part in parts)
+    with_headers = any(any(part.messages.headers) for part in parts)  # when all are empty there are none
     pack, offset, salt_at = LEAF_HEAD.pack, first_offset, 0
     for messages, author_name in parts:
         author = author_name.encode()

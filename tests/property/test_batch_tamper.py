@@ -38,7 +38,8 @@ PLAIN = attacked(messages("a", "b", payloads=[b"first", b""]))
 WITH_HEADERS = attacked(messages("a", "b", "c", headers=[{"k": "v"}, {}, {"long": "x" * 200}]))
 SINGLE = attacked(messages("only", payloads=[b"x" * 300]))
 SINGLE_WITH_HEADERS = attacked(messages("only", headers=[{"k": "v"}]))
-ALL = st.sampled_from([PLAIN, WITH_HEADERS, SINGLE, SINGLE_WITH_HEADERS])
+SINGLE_WITH_EMPTY_HEADERS = attacked(messages("only", headers=[{}]))
+ALL = st.sampled_from([PLAIN, WITH_HEADERS, SINGLE, SINGLE_WITH_HEADERS, SINGLE_WITH_EMPTY_HEADERS])
 
 
 def check(tree: Tree, batch: Batch, *, cluster: str = CLUSTER, last_epoch: int = 1) -> tuple[Append, Tree]:
@@ -59,14 +60,14 @@ def assert_refused(tree: Tree, batch: Batch) -> str:
 
 
 def test_the_honest_batches_pass() -> None:
-    for tree, batch in (PLAIN, WITH_HEADERS, SINGLE, SINGLE_WITH_HEADERS):
+    for tree, batch in (PLAIN, WITH_HEADERS, SINGLE, SINGLE_WITH_HEADERS, SINGLE_WITH_EMPTY_HEADERS):
         _, after = check(tree, batch)
         assert (after.size, after.root()) == (batch.end, batch.root)
 
 
 def test_every_byte_of_the_body_changed_to_every_other_value_near_it_is_refused() -> None:
     """All bytes, and for each the changes that matter to an encoding: each bit, and the neighbours."""
-    for tree, batch in (PLAIN, SINGLE_WITH_HEADERS):
+    for tree, batch in (PLAIN, SINGLE_WITH_HEADERS, SINGLE_WITH_EMPTY_HEADERS):
         for at, byte in enumerate(batch.body):
             others = {byte ^ (1 << bit) for bit in range(8)} | {(byte + 1) % 256, (byte - 1) % 256, 0, 255}
             for other in others - {byte}:

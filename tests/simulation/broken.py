@@ -337,38 +337,6 @@ def a_log_is_aligned_again_in_an_epoch_that_it_agreed_in() -> list[Replacement]:
     return [(Worker, "_align", align)]
 
 
-@breakage(within_seeds=500, weather="nasty")
-def a_worker_tells_its_size_before_its_log_is_aligned() -> list[Replacement]:
-    def ack(self: Worker) -> Effect:
-        return Send(self._session or "", Ack(self.log.stored_size, self._probe))
-
-    return [(Worker, "_ack", ack)]
-
-
-@breakage(within_seeds=500, weather="slow-disks")
-def a_truncation_under_way_is_forgotten_with_the_epoch() -> list[Replacement]:
-    original = Opening.__init__
-
-    def init(self: Opening, **options: Any) -> None:
-        original(self, **{**options, "truncating": False})
-
-    return [(Opening, "__init__", init)]
-
-
 @breakage(within_seeds=500, weather="duel", nodes=5)
 def an_opening_master_waits_for_a_source_that_is_gone() -> list[Replacement]:
     return [(Opening, "resume", lambda self, log: [])]
-
-
-@breakage(within_seeds=500, weather="slow-disks")
-def records_are_dropped_while_their_root_is_being_read() -> list[Replacement]:
-    original = Opening._found
-
-    def found(self: Opening, log: OwnLog) -> list[Effect]:
-        asked, log.roots_asked = log.roots_asked, 0
-        try:
-            return original(self, log)
-        finally:
-            log.roots_asked = asked
-
-    return [(Opening, "_found", found)]

@@ -20,7 +20,7 @@ from tests.simulation.profile import MIXED, NEVER, Profile, draw
 from tests.simulation.world import World
 
 TEND_S = 2.0  # the operator looks after the master so often
-CALM_S = 20.0  # of simulated time; a cluster without faults needs a fraction of one second
+CALM_S = 60.0  # of simulated time; a cluster without faults needs a fraction of one second
 CALM_POSTS = 3  # of each client
 CALM_ACTIONS = 60_000  # beyond that it does not come to rest
 

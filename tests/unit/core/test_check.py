@@ -136,6 +136,12 @@ def test_a_batch_of_another_cluster_does_not_verify() -> None:
     assert refusal(lambda: check(LogBuilder(cluster="other").add().batch)) == "signature"
 
 
+def test_a_list_of_headers_that_are_all_empty_is_refused_because_one_log_has_one_form() -> None:
+    batch = LogBuilder().add(2).batch
+    records = decode_records(batch.body)
+    assert refusal(lambda: check(signed(batch, replace(records, headers=[b"", b""])))) == "malformed"
+
+
 def test_a_batch_under_another_nodes_name_does_not_verify() -> None:
     assert refusal(lambda: check(replace(GOLDEN_BATCH, signer="n2"))) == "signature"
 

@@ -53,6 +53,11 @@ def test_leaves_hold_the_place_digests_id_and_author_of_each_message() -> None:
     assert records.headers == []
 
 
+def test_headers_that_are_all_empty_are_not_listed() -> None:
+    append = LogBuilder().add_messages(messages("x", "y", headers=[{}, {}]))
+    assert decode_records(append.batch.body).headers == []
+
+
 def test_equal_payloads_have_different_leaves_because_salts_differ() -> None:
     append = LogBuilder().add_messages(messages("x", "y", payloads=[b"same", b"same"]))
     first, second = (parse_leaf(leaf) for leaf in decode_records(append.batch.body).leaves)
