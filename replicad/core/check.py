@@ -80,8 +80,6 @@ def check_records(batch: Batch, records: Records) -> list[str]:
     """
     if len(records) != batch.count or batch.count < 1:
         raise PeerError("malformed", f"batch at {batch.first_offset} says {batch.count} records, holds {len(records)}")
-    if records.headers and not any(records.headers):
-        raise PeerError("malformed", f"batch at {batch.first_offset} lists headers, and no record has any")
     ids = []
     salts, unpack, place, head = records.salts, LEAF_HEAD.unpack_from, LEAF_PLACE.pack, LEAF_HEAD.size
     epoch, time_ms, offset, salt_at = batch.epoch, batch.time_ms, batch.first_offset, 0
@@ -105,4 +103,6 @@ def check_records(batch: Batch, records: Records) -> list[str]:
             raise PeerError("leaf", f"id at offset {offset} is not ASCII") from exc
         offset += 1
         salt_at += SALT_BYTES
+    if records.headers and not any(records.headers):
+        raise PeerError("malformed", f"batch at {batch.first_offset} lists headers, and no record has any")
     return ids
