@@ -65,6 +65,8 @@ def check_batch(
         )
     records = decode(batch.body)
     ids = check_records(batch, records)
+    if records.headers and not any(records.headers):
+        raise PeerError("malformed", f"batch at {batch.first_offset} lists headers, and no record has any")
     after = tree.copy()
     tiles = after.append(leaf_hashes(records.leaves))
     if after.root() != batch.root:
@@ -103,6 +105,4 @@ def check_records(batch: Batch, records: Records) -> list[str]:
             raise PeerError("leaf", f"id at offset {offset} is not ASCII") from exc
         offset += 1
         salt_at += SALT_BYTES
-    if records.headers and not any(records.headers):
-        raise PeerError("malformed", f"batch at {batch.first_offset} lists headers, and no record has any")
     return ids

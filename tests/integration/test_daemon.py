@@ -377,7 +377,7 @@ async def test_sigterm_tells_those_who_wait_for_a_node_that_is_down_that_it_is_n
 
 async def test_a_stopping_node_takes_no_more_posts_and_says_so(tmp_path: Path) -> None:
     """It takes none, though it is still there to answer for those under way."""
-    with running_cluster(tmp_path, settings={"timeouts": {"stop": "1s"}}) as cluster:
+    with running_cluster(tmp_path, settings={"timeouts": {"stop": "2s"}}) as cluster:
         await asyncio.to_thread(cluster.kill, "node-3")
         async with RawLog(cluster.master.address, token=TOKEN) as log, log.post_stream() as stream:
             await stream.send([new_id()], w=3, timeout_s=60)

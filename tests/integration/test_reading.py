@@ -20,6 +20,7 @@ from tests.support.waiting import eventually
 Logs = dict[str, RawLog]
 
 READ_WAIT_S = 1.5
+BUSY_S = 5.0  # what a busy machine may add
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ async def test_a_read_with_a_min_offset_that_does_not_come_fails_after_the_wait(
         began = time.monotonic()
         with pytest.raises(Unavailable):
             await logs[name].list(0, min_offset=size)
-        assert READ_WAIT_S <= time.monotonic() - began < READ_WAIT_S + 2
+        assert READ_WAIT_S <= time.monotonic() - began < READ_WAIT_S + BUSY_S
 
 
 async def test_a_worker_that_is_cut_off_fails_a_read_of_what_it_has_not(cluster: DevCluster, logs: Logs) -> None:
@@ -109,7 +110,7 @@ async def test_a_master_cut_from_its_majority_answers_no_linearizable_read(clust
     with pytest.raises(Unavailable) as caught:
         await logs["node-1"].list(level="linearizable")
     assert caught.value.code == 503
-    assert time.monotonic() - began < READ_WAIT_S + 1
+    assert time.monotonic() - began < READ_WAIT_S + BUSY_S
     assert (await logs["node-1"].list(level="committed")).records  # what it knows it still tells
 
     cluster.send_signal("node-2", signal.SIGCONT)
