@@ -44,7 +44,8 @@ BOTH = ("Log/PostStream", "Replication/Replicate")
 METHODS = (*UNARY, *DOWN, *BOTH)
 
 # Each is an encoding of none of our messages: bad tags, lengths beyond the end, text that is not UTF-8.
-GARBAGE = (b"\xff" * 8, b"\x0a\xff\xff\xff\xff\x0f", b"\x0a\x05abc", b"\x00", b"\x0f", b"GET / HTTP/1.1\r\n\r\n")
+# Not among them: a lone zero byte or end-group tag, which Debian's protobuf takes for the end of an empty message.
+GARBAGE = (b"\xff" * 8, b"\x0a\xff\xff\xff\xff\x0f", b"\x0a\x05abc", b"GET / HTTP/1.1\r\n\r\n")
 
 
 @pytest.fixture(scope="module")
