@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from replicad import configrules
-from replicad.configkeys import Fault, Reader, Section, Sections, build, keys_of
+from replicad.configkeys import Draft, Fault, Reader, Section, Sections, build, keys_of
 from replicad.configvalues import Address, Bad, Choice, Count, Duration, FilePath, Flag, Name, PublicKey, Quorum, Size
 from replicad.errors import ConfigError
 
@@ -176,7 +176,14 @@ class Config:
     ]
     listen: Annotated[str, Address("HOST:PORT to listen on; PORT overrides the port.")]
     data_dir: Annotated[str, FilePath("Folder of this node's log, for this node alone.")]
-    key_file: Annotated[str, FilePath("File with this node's private key, mode 0600.", name="key")]
+    key_file: Annotated[
+        str,
+        FilePath(
+            "File with this node's private key, mode 0600; may be left out where systemd hands the key in as the"
+            " credential node.key, which comes first where it is there.",
+            name="key",
+        ),
+    ]
     nodes: Annotated[
         tuple[Node, ...],
         Sections("All nodes of the cluster, this one included; the same on all nodes.", of=Node, at_most=MAX_NODES),
@@ -232,22 +239,33 @@ def parse(mapping: object, *, env: Mapping[str, str]) -> Config:
     return config
 
 
-def examine(mapping: object, *, env: Mapping[str, str]) -> tuple[Config | None, list[Fault]]:
-    """As :func:`parse`, but gives the faults as values, for who knows their lines in a file; no config with any."""
+def examine(mapping: object, *, env: Mapping[str, str], credential: str = "") -> tuple[Config | None, list[Fault]]:
+    """As :func:`parse`, but gives the faults as values, for who knows their lines in a file; no config with any.
+
+    ``credential`` is the path of the key that the service manager handed in: it stands for ``key``.
+    """
     if not isinstance(mapping, Mapping):
         keys = ", ".join(key.name for key in keys_of(Config) if key.required)
         return None, [Fault((), "the config is not a mapping of keys to values", f"begin with {keys}")]
     reader = Reader(Config, refused=_REFUSED)
     draft = reader.section(Config, mapping, ())
     overrides, env_faults = configrules.read_environment(draft, env)
+    if credential:
+        overrides["key_file"] = credential
     draft |= overrides
-    # MACHINE_ID makes good a node's name that is missing or wrong in the file
-    read_faults = [fault for fault in reader.faults if not ("node" in overrides and fault.path == ("node",))]
+    read_faults = [fault for fault in reader.faults if not _made_good(fault, overrides)]
     faults = [*read_faults, *configrules.check(draft, reader.given, overrides), *env_faults]
     if faults:
         return None, faults
     config: Config = build(Config, draft)
     return config, []
+
+
+def _made_good(fault: Fault, overrides: Draft) -> bool:
+    """Whether what comes from outside stands for what is wrong in the file."""
+    if fault.path == ("key",):
+        return "key_file" in overrides and fault.on_key  # it is missing; one that is wrong may be the key itself
+    return fault.path == ("node",) and "node" in overrides
 
 
 _NO_TOKEN = Bad(

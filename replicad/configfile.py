@@ -19,6 +19,7 @@ from replicad import configkeys
 from replicad.config import Config, examine
 from replicad.configkeys import Fault, path_part
 from replicad.errors import ConfigError
+from replicad.keys import credential_file
 
 FILE_BYTES = 1 << 20  # a config of 31 nodes has about 10 KiB; YAML takes some 100 times its size in memory
 
@@ -29,7 +30,8 @@ _STANDARD_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
     """The config in the file at ``path``, under the overrides in ``env``; see :func:`replicad.config.parse`.
 
-    Relative paths in it count from the file's folder. Raises ConfigError with all faults at once, each a line like
+    Relative paths in it count from the file's folder. A key that systemd hands in as a credential comes before ``key``.
+    Raises ConfigError with all faults at once, each a line like
     ``/etc/replicad.yaml:12: nodes[1].address: what is wrong; the remedy``; also for a file that is missing, can't be
     read or is not YAML.
     """
@@ -37,7 +39,7 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
     document = _parse_yaml(path, _read(path))
     if document.value is None:
         raise ConfigError([f"{path}: is empty; {_EXAMPLE}"])
-    config, faults = examine(document.value, env=env)
+    config, faults = examine(document.value, env=env, credential=credential_file(env))
     told = {fault.path for _, fault in document.faults}
     located = [*document.faults, *((_line_of(fault, document), fault) for fault in faults if fault.path not in told)]
     if config is None or located:

@@ -150,6 +150,27 @@ def test_a_key_that_is_not_good_is_told_with_the_remedy(worker: DevNode, spoil, 
     assert not worker.data_dir.exists()
 
 
+def test_a_systemd_credential_is_the_key_of_a_config_that_names_none(worker: DevNode, tmp_path: Path) -> None:
+    """As LoadCredential=node.key:... shows it to the service: readable by its group, which is none but its user."""
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    key = credentials / "node.key"
+    shutil.move(worker.folder / "key", key)
+    key.chmod(0o440)
+    lines = [line for line in worker.config_file.read_text().splitlines() if not line.startswith("key:")]
+    config = worker.folder / "no-key.yaml"
+    config.write_text("\n".join(lines))
+    env = {"CREDENTIALS_DIRECTORY": str(credentials)}
+
+    assert run("--config", str(config), "--check-config", env=env)[0] == EXIT_OK
+    status, _, err = run("--config", str(config), "--check-config")
+    assert (status, "key: is missing" in err) == (EXIT_CONFIG, True)
+    with Daemon(config, env=env) as daemon:
+        daemon.wait_ready()
+        daemon.terminate()
+    assert daemon.process.returncode == EXIT_OK
+
+
 # --- what two can't share ---------------------------------------------------------------------------------------------
 
 

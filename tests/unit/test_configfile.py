@@ -78,6 +78,26 @@ def test_the_environment_of_the_process_counts_when_none_is_given(
     assert load(write(tmp_path, GOOD)).listen == "127.0.0.1:6000"
 
 
+def test_a_credential_is_the_key_whatever_the_file_says_and_may_be_the_only_one(tmp_path: Path) -> None:
+    env = {"CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")}
+    (tmp_path / "credentials").mkdir()
+    without = GOOD.replace("key: /etc/replicad/node.key\n", "")
+    (fault,) = faults_in(write(tmp_path, without), env)
+    assert fault.startswith("replicad.yaml:1: key: is missing; add it: ")
+    assert "the credential node.key" in fault
+
+    (tmp_path / "credentials" / "node.key").touch()
+    for text in (without, GOOD):
+        assert load(write(tmp_path, text), env).key_file == str(tmp_path / "credentials" / "node.key")
+
+
+def test_a_key_in_the_file_itself_is_told_though_a_credential_stands_for_it(tmp_path: Path) -> None:
+    (tmp_path / "node.key").touch()
+    text = GOOD.replace("key: /etc/replicad/node.key", "key: |\n  -----BEGIN PRIVATE " + "KEY-----")
+    (fault,) = faults_in(write(tmp_path, text), {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert "key: holds a private key (not shown)" in fault
+
+
 #: what is changed in GOOD: (pattern, replacement, the one fault's beginning, words of its remedy)
 FAULTS: dict[str, tuple[str, str, str, str]] = {
     "bad value": ("50053", "x", "replicad.yaml:13: nodes[1].address: '127.0.0.1:x' is not HOST:PORT", "write it like"),
