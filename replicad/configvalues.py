@@ -38,10 +38,11 @@ class Bad:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a config key is for (``doc``, for man pages and people) and how its value is read."""
+    """What a config key is for (``doc``, for man pages and people), how its value is read, and when it is taken."""
 
     doc: str
     name: str = dataclasses.field(default="", kw_only=True)  # in the file, where it is not the field's own
+    live: bool = dataclasses.field(default=False, kw_only=True)  # a reload takes it; others need a restart
 
     suffix: ClassVar[str] = ""  # of the field's name: its unit, which the file's key does not have
 

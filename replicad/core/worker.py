@@ -27,6 +27,7 @@ from replicad.core.effects import (
     PromiseStored,
     ReadBatches,
     ReadRoot,
+    Reconfigured,
     RootRead,
     Send,
     State,
@@ -101,6 +102,7 @@ class Worker:
             BatchesRead: self._batches_read,
             RootRead: self._root_read,
             Tick: self._tick,
+            Reconfigured: self._reconfigured,
         }
         self._frames: dict[type, Callable[..., list[Effect]]] = {
             AppendBatch: self._append,
@@ -218,6 +220,10 @@ class Worker:
             return []
         reason = f"silent for {self._now - self._last_heard:.1f} s"
         return [Hangup(self._session, reason), *self._peer_down(PeerDown(self._session, reason))]
+
+    def _reconfigured(self, event: Reconfigured) -> list[Effect]:
+        self.settings = event.settings
+        return []
 
     # --- the master's questions --------------------------------------------------------------------
 

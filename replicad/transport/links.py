@@ -97,6 +97,10 @@ class Dialer:
         self._encode, self._metadata, self._timeouts, self._log = encode, metadata, timeouts, log
         self._rng = random.Random()  # noqa: S311 - jitter
 
+    def configure(self, timeouts: Timeouts) -> None:
+        """Go by ``timeouts`` from the next try on."""
+        self._timeouts = timeouts
+
     async def run(self) -> None:
         """Keep a stream to the worker; back off with jitter while it can't be had, or ends before any use of it."""
         attempt = 0

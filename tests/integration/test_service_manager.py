@@ -22,6 +22,7 @@ from replicad.core.master import Master
 from replicad.core.seal import Sealer
 from replicad.dev import DevCluster, free_ports
 from replicad.errors import Applied, Unavailable
+from replicad.notify import Notifier
 from replicad.storage.sqlite import SqliteStore
 from replicad.wire.codec import decode_records, encode_records
 from tests.support.daemon import Daemon
@@ -147,7 +148,10 @@ async def node_with_hanging_disk(folder: Path) -> AsyncIterator[tuple[str, threa
     verifiers = {node.name: keys.parse_vkey(node.public_key) for node in config.nodes}
     settings = machine_settings(config)
     machine = Master(settings, store.load(), sealer=sealer, verifiers=verifiers, decode=decode_records)
-    running = asyncio.create_task(Node(config, machine, store).run())
+    node = Node(
+        config, machine, store, Notifier(), config_file=str(made.master.config_file), reload_asked=asyncio.Event()
+    )
+    running = asyncio.create_task(node.run())
     try:
         yield made.master.address, store.disk_goes_on
     finally:

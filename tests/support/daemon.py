@@ -116,6 +116,12 @@ class Daemon:
                 (name, value) for name, _, value in (line.partition("=") for line in data.decode().splitlines())
             ]
 
+    def reload(self) -> None:
+        """What the unit's ExecReload does, until the daemon says that it is done. AssertionError when it does not."""
+        self.process.send_signal(signal.SIGHUP)
+        self.wait_for(lambda name, _: name == "RELOADING", what="that a reload has begun")
+        self.wait_ready()
+
     def terminate(self, number: signal.Signals = signal.SIGTERM) -> float:
         """Send the signal and wait for the end: the seconds it took. AssertionError when that is too long."""
         began = time.monotonic()
