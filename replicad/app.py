@@ -59,11 +59,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         logs.setup(config.log.level, config.log.format)
         return asyncio.run(_run(config, options.config))
     except ConfigError as exc:
-        print("\n".join(exc.faults), file=sys.stderr)
-        return exc.exit_code
+        return _not_started(exc, exc.faults, _last_line(exc.faults))
     except ReplicadError as exc:
-        print(f"replicad: {exc}", file=sys.stderr)
-        return exc.exit_code
+        return _not_started(exc, [f"replicad: {exc}"], f"not started: {exc}")
+    except Exception as exc:  # a bug of ours: its traceback goes to standard error
+        Notifier().status(f"not started: {type(exc).__name__}: {exc}")
+        raise
+
+
+def _not_started(exc: ReplicadError, lines: Sequence[str], status: str) -> int:
+    """Say why on standard error and to the service manager, whose `systemctl status` goes on showing it."""
+    print("\n".join(lines), file=sys.stderr)
+    Notifier().status(status)
+    return exc.exit_code
+
+
+def _last_line(faults: Sequence[str]) -> str:
+    return f"config: {faults[0]}" if len(faults) == 1 else f"config: {len(faults)} faults, first: {faults[0]}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -234,7 +246,9 @@ class Node:
 
     def _fatal(self, fault: BaseException) -> None:
         bug = None if isinstance(fault, ReplicadError) else fault
-        _log.error("fatal", f"{type(fault).__name__}: {fault}; this node stops", exc=bug)
+        text = f"{type(fault).__name__}: {fault}; this node stops"
+        _log.error("fatal", text, exc=bug)
+        self._supervision.failed(f"failed: {text}")
         self._end(fault)
 
     async def _stop(self, fault: BaseException | None) -> None:

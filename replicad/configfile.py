@@ -24,6 +24,7 @@ from replicad.keys import credential_file
 FILE_BYTES = 1 << 20  # a config of 31 nodes has about 10 KiB; YAML takes some 100 times its size in memory
 
 _EXAMPLE = "begin with the example, packaging/examples/replicad.yaml (in a package: /usr/share/doc/replicad/examples)"
+_PLACEHOLDER = "+PUT-THE-LINE-"  # in the example, where a public key belongs
 _STANDARD_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
@@ -39,6 +40,13 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
     document = _parse_yaml(path, _read(path))
     if document.value is None:
         raise ConfigError([f"{path}: is empty; {_EXAMPLE}"])
+    if _is_example(document.value):
+        raise ConfigError(
+            [
+                f"{path}: is still the example: edit it, make this node's key with `replicad-cli keys generate NODE`, "
+                "put each node's public line under nodes, then start"
+            ]
+        )
     config, faults = examine(document.value, env=env, credential=credential_file(env))
     told = {fault.path for _, fault in document.faults}
     located = [*document.faults, *((_line_of(fault, document), fault) for fault in faults if fault.path not in told)]
@@ -47,6 +55,13 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
         raise ConfigError([fault.line("" if fault.variable else f"{path}:{line}") for line, fault in located])
     folder = path.absolute().parent
     return replace(config, data_dir=str(folder / config.data_dir), key_file=str(folder / config.key_file))
+
+
+def _is_example(value: object) -> bool:
+    """Whether not one public key has been filled in: then nothing else there is worth a line."""
+    nodes = value.get("nodes") if isinstance(value, Mapping) else None
+    lines = [node.get("public_key") for node in nodes if isinstance(node, Mapping)] if isinstance(nodes, list) else []
+    return bool(lines) and all(isinstance(line, str) and _PLACEHOLDER in line for line in lines)
 
 
 @dataclass(frozen=True, slots=True)

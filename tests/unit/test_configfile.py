@@ -272,9 +272,18 @@ def test_the_example_loads_when_its_keys_are_filled_in(tmp_path: Path) -> None:
     assert config.voters == 3
 
 
-def test_the_example_as_it_is_asks_for_the_keys_alone() -> None:
-    faults = faults_in(EXAMPLE)
-    assert [fault.split(": ")[1] for fault in faults] == [f"nodes[{n}].public_key" for n in range(3)]
+def test_the_example_as_it_is_is_told_so_in_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+    (fault,) = faults_in(EXAMPLE)
+    assert fault.startswith("replicad.yaml: is still the example: edit it, ")
+    assert "`replicad-cli keys generate NODE`" in fault
+    (fault,) = faults_in(write(tmp_path, EXAMPLE.read_text(encoding="utf-8").replace("role: master", "role: boss")))
+    assert "is still the example" in fault
+
+
+def test_the_example_half_filled_in_asks_for_the_other_keys_alone(tmp_path: Path) -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    faults = faults_in(write(tmp_path, text.replace("node-2+00000000+PUT-THE-LINE-OF-NODE-2-HERE", vkey("node-2"))))
+    assert [fault.split(": ")[1] for fault in faults] == ["nodes[0].public_key", "nodes[2].public_key"]
     assert all("replicad-cli keys show" in fault for fault in faults)
 
 
