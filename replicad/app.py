@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from replicad import __version__, configfile, dev, keys, logs
+from replicad import __version__, configfile, dev, keys, logjournal, logs
 from replicad.config import Config
 from replicad.core.batch import Batch
 from replicad.core.concern import resolve
@@ -69,7 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _not_started(exc: ReplicadError, lines: Sequence[str], status: str) -> int:
     """Say why on standard error and to the service manager, whose `systemctl status` goes on showing it."""
-    print("\n".join(lines), file=sys.stderr)
+    if logjournal.is_journal(sys.stderr):
+        logs.setup()
+        for line in lines:
+            _log.error("not_started", line)
+    else:
+        print("\n".join(lines), file=sys.stderr)
     Notifier().status(status)
     return exc.exit_code
 
@@ -260,6 +265,7 @@ class Node:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        logs.tell_left_out()
         _log.info("stopped", "", size=self._machine.log.stored_size, commit_size=self._machine.log.commit_size)
 
     def _status_line(self) -> str:

@@ -148,7 +148,7 @@ class Worker:
         """Promise the epoch, on disk, before the Welcome; or say why not."""
         fault = self._hello_fault(hello)
         if fault is not None:
-            return self._refuse(peer, *fault)
+            return self._refuse(peer, hello.master, *fault)
         effects: list[Effect] = []
         if self._session not in (None, peer):
             effects.append(Hangup(self._session or "", "replaced by a newer stream"))
@@ -170,8 +170,8 @@ class Worker:
             return "epoch", f"epoch {self.epoch} is promised to {self.master} already"
         return None
 
-    def _refuse(self, peer: str, reason: str, text: str) -> list[Effect]:
-        note = Note("warning", "refused", f"refused a master: {text}", {"peer": peer, "reason": reason})
+    def _refuse(self, peer: str, master: str, reason: str, text: str) -> list[Effect]:
+        note = Note("warning", "refused", f"refused a master: {text}", {"peer": master, "reason": reason})
         return [note, Send(peer, Refused(reason, text, self.epoch)), Hangup(peer, reason)]
 
     def _promise_stored(self, event: PromiseStored) -> list[Effect]:

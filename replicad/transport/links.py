@@ -107,7 +107,7 @@ class Dialer:
         while True:
             was_of_use, reason = await self._stream()
             attempt = 0 if was_of_use else attempt + 1
-            if attempt == 1:
+            if attempt:  # again and again: the log leaves repeats out (logrepeats.py)
                 self._log.info("unreachable", f"{self._name}: {reason}", peer=self._name, address=self._address)
             timeouts = self._timeouts
             low, high = timeouts.reconnect_min_s, timeouts.reconnect_max_s
