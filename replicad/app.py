@@ -89,7 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         description="A durable, ordered, signed message log: the node's daemon.",
         epilog="`replicad dev --help` tells of a whole cluster on this machine, for trying it out.",
     )
-    parser.add_argument("--config", default=DEFAULT_CONFIG, help="the config file (default: %(default)s)")
+    parser.add_argument(
+        "--config", default=DEFAULT_CONFIG, metavar="FILE", help="the config file (default: %(default)s)"
+    )
     parser.add_argument("--check-config", action="store_true", help="report every fault of the config, and end")
     parser.add_argument("--version", action="version", version=f"replicad {__version__}")
     return parser
