@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from replicad.config import Config
 from replicad.configfile import FILE_BYTES, load
-from replicad.configkeys import Section, walk_keys
+from replicad.configkeys import KeyInfo, Section, path_text, walk_keys
 from replicad.errors import ConfigError
 from replicad.keys import Signer, generate
 
@@ -256,13 +256,13 @@ def test_no_edit_of_a_good_file_raises_anything_but_a_config_error(tmp_path: Pat
 # --- the example that ships -------------------------------------------------------------------------------------
 
 
-def example_with_keys(folder: Path) -> str:
+def example_with_keys(folder: Path, example: Path = EXAMPLE) -> str:
     """The example with the public keys filled in, as its reader would."""
 
     def line(match: re.Match[str]) -> str:
         return generate(match[1], folder / f"{match[1]}.key")
 
-    text, filled = re.subn(r"(node-\d)\+00000000\+PUT\S+", line, EXAMPLE.read_text(encoding="utf-8"))
+    text, filled = re.subn(r"(node-\d)\+00000000\+PUT\S+", line, example.read_text(encoding="utf-8"))
     assert filled == 3
     return text
 
@@ -285,6 +285,36 @@ def test_the_example_half_filled_in_asks_for_the_other_keys_alone(tmp_path: Path
     faults = faults_in(write(tmp_path, text.replace("node-2+00000000+PUT-THE-LINE-OF-NODE-2-HERE", vkey("node-2"))))
     assert [fault.split(": ")[1] for fault in faults] == ["nodes[0].public_key", "nodes[2].public_key"]
     assert all("replicad-cli keys show" in fault for fault in faults)
+
+
+@pytest.mark.parametrize("role", ["master", "worker"])
+def test_the_example_of_a_role_is_that_of_a_node_of_the_same_cluster_and_says_no_default_again(
+    role: str, tmp_path: Path
+) -> None:
+    path = EXAMPLE.with_name(f"{role}.yaml")
+    (fault,) = faults_in(path)
+    assert fault.startswith(f"{role}.yaml: is still the example: edit it, ")
+    config = load(write(tmp_path, example_with_keys(tmp_path, path)), {})
+    assert config.role == role
+    assert config.this_node.address == config.listen
+    shown, full = yaml.safe_load(path.read_text()), yaml.safe_load(EXAMPLE.read_text())
+    assert (shown["cluster"], shown["nodes"]) == (full["cluster"], full["nodes"])
+    optional = {str(path[0]): key for path, key in walk_keys(Config) if len(path) == 1 and not key.required}
+    assert all(shown[name] != key.default for name, key in optional.items() if name in shown)
+
+
+def test_the_example_names_the_keys_that_a_reload_does_not_take() -> None:
+    comment = " ".join(EXAMPLE.read_text(encoding="utf-8").replace("\n#", " ").split())
+    named = re.search(r"those without one: ([^:]*?)\. ", f"{comment} ")
+    need_restart = {
+        path_text(path) for path, key in walk_keys(Config) if not (key.required or key.kind.live or is_section(key))
+    }
+    assert named
+    assert set(named[1].split(", ")) == need_restart
+
+
+def is_section(key: KeyInfo) -> bool:
+    return isinstance(key.kind, Section)
 
 
 def test_the_example_shows_every_key_with_its_default(tmp_path: Path) -> None:
