@@ -28,11 +28,12 @@ _PLACEHOLDER = "+PUT-THE-LINE-"  # in the example, where a public key belongs
 _STANDARD_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
-def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
+def load(path: str | Path, env: Mapping[str, str] = os.environ, *, signs: bool = True) -> Config:
     """The config in the file at ``path``, under the overrides in ``env``; see :func:`replicad.config.parse`.
 
     Relative paths in it count from the file's folder. A key that systemd hands in as a credential comes before ``key``.
-    Raises ConfigError with all faults at once, each a line like
+    ``signs=False`` is for who needs no key: it may be missing then. Raises ConfigError with all faults at once, each a
+    line like
     ``/etc/replicad.yaml:12: nodes[1].address: what is wrong; the remedy``; also for a file that is missing, can't be
     read or is not YAML.
     """
@@ -47,7 +48,7 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
                 "put each node's public line under nodes, then start"
             ]
         )
-    config, faults = examine(document.value, env=env, credential=credential_file(env))
+    config, faults = examine(document.value, env=env, credential=credential_file(env) or ("" if signs else os.devnull))
     told = {fault.path for _, fault in document.faults}
     located = [*document.faults, *((_line_of(fault, document), fault) for fault in faults if fault.path not in told)]
     if config is None or located:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shlex
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -219,6 +221,23 @@ def test_a_start_that_fails_leaves_one_line_the_same_as_the_status_and_an_exit_c
         status, last = daemon.wait_end()
     assert (status, re.match(words, last) is not None) == (code, True), last
     assert daemon.log.splitlines() == [f"replicad: {last.removeprefix('not started: ')}"]
+
+
+def test_into_the_journal_each_fault_goes_with_its_priority(idle: DevCluster) -> None:
+    """Standard error is the journal's own when JOURNAL_STREAM says so: here the pipe that the test reads.
+
+    As where python3-systemd is not installed; the fields that it would send are in the unit tests.
+    """
+    config = idle.node("node-2").config_file
+    config.write_text(f"colour: red\n{config.read_text()}".replace("role: worker", "role: boss"))
+    program = "import sys; sys.modules['systemd'] = None; from replicad.app import main; sys.exit(main())"
+    command = shlex.join([sys.executable, "-c", program, "--config", str(config)])
+    script = f"export JOURNAL_STREAM=$(stat -Lc %d:%i /dev/fd/2); exec {command}"
+    ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+    assert ran.returncode == ExitCode.CONFIG
+    lines = ran.stderr.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith(f'<3>event=not_started msg="{config}:') for line in lines)
 
 
 def test_a_port_that_is_taken_is_the_status_of_the_start_that_fails(idle: DevCluster) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -89,6 +90,11 @@ def test_a_credential_is_the_key_whatever_the_file_says_and_may_be_the_only_one(
     (tmp_path / "credentials" / "node.key").touch()
     for text in (without, GOOD):
         assert load(write(tmp_path, text), env).key_file == str(tmp_path / "credentials" / "node.key")
+
+
+def test_who_does_not_sign_needs_no_key(tmp_path: Path) -> None:
+    config = load(write(tmp_path, GOOD.replace("key: /etc/replicad/node.key\n", "")), {}, signs=False)
+    assert config.key_file == os.devnull
 
 
 def test_a_key_in_the_file_itself_is_told_though_a_credential_stands_for_it(tmp_path: Path) -> None:
