@@ -19,7 +19,7 @@ DEBIAN_READY := $(DEBIAN_VENV)/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format format-check lint types proto check-proto test-debian bench sim lock clean
+.PHONY: help run test check format format-check lint types proto man check-proto test-debian bench sim lock clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ types: $(READY)
 
 proto: $(READY)  ## generate replicad/wire/v1 from proto/
 	$(PY) scripts/generate_proto.py
+
+man: $(READY)  ## generate the man pages into build/man
+	$(PY) scripts/generate_man.py build/man
 
 check-proto: $(READY)  ## is the generated code up to date?
 	$(PY) scripts/generate_proto.py --check

@@ -11,32 +11,33 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from replicad import __version__, configfile, dev, keys, logs
+from replicad import __version__, configfile, dev, keys, logjournal, logs
 from replicad.config import Config
 from replicad.core.batch import Batch
 from replicad.core.concern import resolve
-from replicad.core.effects import State
+from replicad.core.effects import Reconfigured, State
 from replicad.core.master import Master
 from replicad.core.progress import Phase
 from replicad.core.seal import Sealer
 from replicad.core.settings import Settings
 from replicad.core.worker import Worker
 from replicad.errors import ConfigError, ExitCode, ReplicadError
-from replicad.notify import Notifier, watchdog_interval_s
+from replicad.notify import Notifier
+from replicad.reloading import Reloader
 from replicad.runtime import Runtime
-from replicad.storage.interface import Store
+from replicad.storage.interface import Store, StoreState
 from replicad.storage.quarantine import write_quarantine
 from replicad.storage.sqlite import SqliteStore
+from replicad.supervision import Supervision, in_time
 from replicad.transport.links import Dialer, MasterFrameEncoder
 from replicad.transport.server import Server
 from replicad.wire.codec import decode_records, encode_records
 from replicad.wire.frames import encode_batch
 
 DEFAULT_CONFIG = "/etc/replicad.yaml"
-STATUS_S = 1.0  # how often `systemctl status` gets a new line, if there is anything new to say
 SWITCH_S = 0.0002  # the writing thread waits for the interpreter lock this long at the most, not Python's 5 ms
 READ_BYTES = 1 << 20  # what an aside copy holds in memory at a time
 
@@ -56,13 +57,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{options.config}: good: {config.role} {config.node} of cluster {config.cluster}")
             return ExitCode.OK
         logs.setup(config.log.level, config.log.format)
-        return asyncio.run(_run(config))
+        return asyncio.run(_run(config, options.config))
     except ConfigError as exc:
-        print("\n".join(exc.faults), file=sys.stderr)
-        return exc.exit_code
+        return _not_started(exc, exc.faults, _last_line(exc.faults))
     except ReplicadError as exc:
-        print(f"replicad: {exc}", file=sys.stderr)
-        return exc.exit_code
+        return _not_started(exc, [f"replicad: {exc}"], f"not started: {exc}")
+    except Exception as exc:  # a bug of ours: its traceback goes to standard error
+        Notifier().status(f"not started: {type(exc).__name__}: {exc}")
+        raise
+
+
+def _not_started(exc: ReplicadError, lines: Sequence[str], status: str) -> int:
+    """Say why on standard error and to the service manager, whose `systemctl status` goes on showing it."""
+    if logjournal.is_journal(sys.stderr):
+        logs.setup()
+        for line in lines:
+            _log.error("not_started", line)
+    else:
+        print("\n".join(lines), file=sys.stderr)
+    Notifier().status(status)
+    return exc.exit_code
+
+
+def _last_line(faults: Sequence[str]) -> str:
+    return f"config: {faults[0]}" if len(faults) == 1 else f"config: {len(faults)} faults, first: {faults[0]}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,22 +89,26 @@ def _parser() -> argparse.ArgumentParser:
         description="A durable, ordered, signed message log: the node's daemon.",
         epilog="`replicad dev --help` tells of a whole cluster on this machine, for trying it out.",
     )
-    parser.add_argument("--config", default=DEFAULT_CONFIG, help="the config file (default: %(default)s)")
+    parser.add_argument(
+        "--config", default=DEFAULT_CONFIG, metavar="FILE", help="the config file (default: %(default)s)"
+    )
     parser.add_argument("--check-config", action="store_true", help="report every fault of the config, and end")
     parser.add_argument("--version", action="version", version=f"replicad {__version__}")
     return parser
 
 
-async def _run(config: Config) -> int:
+async def _run(config: Config, config_file: str) -> int:
     """Run the node until a signal or a fault ends it."""
     sys.setswitchinterval(SWITCH_S)
+    reload_asked = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload_asked.set)
     began = time.monotonic()
     signer = keys.load_signer(config.key_file, config.node)
     keys.check_matches(signer, config.this_node.public_key)
     verifiers = {node.name: keys.parse_vkey(node.public_key) for node in config.nodes}
-    store = SqliteStore(Path(config.data_dir), cluster=config.cluster, node=config.node, decode_records=decode_records)
+    notifier = Notifier()
+    store, start = await in_time(lambda: _open_store(config), notifier, status=f"opening {config.data_dir}")
     try:
-        start = store.load()
         settings = machine_settings(config)
         machine: Master | Worker
         if config.role == "master":
@@ -106,17 +128,34 @@ async def _run(config: Config) -> int:
         epoch=start.promised_epoch,
         loaded_ms=int((time.monotonic() - began) * 1000),
     )
-    return await Node(config, machine, store).run()
+    return await Node(config, machine, store, notifier, config_file=config_file, reload_asked=reload_asked).run()
+
+
+def _open_store(config: Config) -> tuple[SqliteStore, StoreState]:
+    store = SqliteStore(Path(config.data_dir), cluster=config.cluster, node=config.node, decode_records=decode_records)
+    try:
+        return store, store.load()
+    except BaseException:
+        store.close()
+        raise
 
 
 class Node:
     """A running node: the runtime with all that surrounds it."""
 
-    def __init__(self, config: Config, machine: Master | Worker, store: Store) -> None:
+    def __init__(
+        self,
+        config: Config,
+        machine: Master | Worker,
+        store: Store,
+        notifier: Notifier,
+        *,
+        config_file: str,
+        reload_asked: asyncio.Event,
+    ) -> None:
+        """``config_file`` is where ``config`` came from, read again whenever ``reload_asked`` is set."""
         self._config, self._machine = config, machine
-        self._notifier = Notifier()
         self._ending: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-        self._ready = False
         self._runtime = Runtime(
             machine,
             store,
@@ -127,6 +166,16 @@ class Node:
             fatal=self._fatal,
         )
         self._server = Server(config, self._runtime, log=_log)
+        self._dialers = list(self._make_dialers())
+        self._supervision = Supervision(notifier, describe=self._status_line, stalled_s=self._runtime.disk.stalled_s)
+        self._reloader = Reloader(
+            config_file,
+            config,
+            asked=reload_asked,
+            apply=self._configure,
+            supervision=self._supervision,
+            log=_log,
+        )
         self._tasks: list[asyncio.Task[None]] = []
 
     async def run(self) -> int:
@@ -142,7 +191,8 @@ class Node:
         secure = "without TLS, so on loopback only" + (", with a shared token" if self._config.auth_token else "")
         _log.info("listening", f"on {self._config.listen}, {secure}", address=self._config.listen)
         self._runtime.start()
-        self._tasks = [loop.create_task(self._tell_systemd()), *map(loop.create_task, self._dial())]
+        running = [self._supervision.run(), self._reloader.run(), *(dialer.run() for dialer in self._dialers)]
+        self._tasks = [loop.create_task(part) for part in running]
         for task in self._tasks:
             task.add_done_callback(self._task_ended)
         if self._config.role == "worker":
@@ -153,7 +203,7 @@ class Node:
             return ExitCode.OK
         return fault.exit_code if isinstance(fault, ReplicadError) else ExitCode.FAILED
 
-    def _dial(self) -> Iterator[Coroutine[None, None, None]]:
+    def _make_dialers(self) -> Iterator[Dialer]:
         """A dialer for each worker, on the master."""
         config = self._config
         if config.role != "master":
@@ -170,13 +220,20 @@ class Node:
                     metadata=metadata,
                     timeouts=config.timeouts,
                     log=_log,
-                ).run()
+                )
+
+    def _configure(self, config: Config) -> None:
+        """Take the live keys of ``config`` to where they are used."""
+        self._config = config
+        logs.setup(config.log.level, config.log.format)
+        self._server.configure(config)
+        for dialer in self._dialers:
+            dialer.configure(config.timeouts)
+        self._runtime.feed(Reconfigured(machine_settings(config)))
 
     def _become_ready(self) -> None:
         self._server.health.set_serving(True)
-        if not self._ready:
-            self._ready = True
-            self._notifier.ready()
+        self._supervision.ready()
 
     def _state_changed(self, state: State, detail: str) -> None:
         del detail  # the status line has it within a second, the log has it now
@@ -196,32 +253,22 @@ class Node:
 
     def _fatal(self, fault: BaseException) -> None:
         bug = None if isinstance(fault, ReplicadError) else fault
-        _log.error("fatal", f"{type(fault).__name__}: {fault}; this node stops", exc=bug)
+        text = f"{type(fault).__name__}: {fault}; this node stops"
+        _log.error("fatal", text, exc=bug)
+        self._supervision.failed(f"failed: {text}")
         self._end(fault)
 
     async def _stop(self, fault: BaseException | None) -> None:
         """Take no more posts, answer what is under way, flush, leave."""
-        self._notifier.stopping()
+        self._supervision.stopping()
         _log.info("stopping", "answering what is under way" if fault is None else "after a fault")
         await self._server.stop(0.0 if fault else self._config.timeouts.stop_s)
         await self._runtime.close()  # first: that the streams to the workers end now is nothing to act on or to log
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        logs.tell_left_out()
         _log.info("stopped", "", size=self._machine.log.stored_size, commit_size=self._machine.log.commit_size)
-
-    async def _tell_systemd(self) -> None:
-        """The status line, and the watchdog: only while the write loop makes progress."""
-        watchdog_s = watchdog_interval_s(os.environ)
-        last = ""
-        while True:
-            line = self._status_line()
-            if line != last:
-                self._notifier.status(line)
-                last = line
-            if watchdog_s is not None and self._runtime.disk.stalled_s() < watchdog_s:
-                self._notifier.watchdog()
-            await asyncio.sleep(min(STATUS_S, watchdog_s or STATUS_S))
 
     def _status_line(self) -> str:
         machine = self._machine
@@ -232,7 +279,15 @@ class Node:
             lag = max((machine.log.stored_size - w.acked_size for w in workers), default=0)
             level = sum(w.acked_size >= machine.log.commit_size and w.phase is Phase.LEVELLING for w in workers)
             line += f", {level} of {len(workers)} workers in sync, lag {max(0, lag)}"
-        return f"{line}; {machine.detail}"
+        return "; ".join(filter(None, (line, machine.detail, self._missing(), self._reloader.remark)))
+
+    def _missing(self) -> str:
+        """Whom a master that opens has not reached: what `systemctl start` waits for."""
+        machine = self._machine
+        if not isinstance(machine, Master) or machine.state is not State.OPENING:
+            return ""
+        missing = [worker.name for worker in machine.workers.values() if worker.phase is Phase.DOWN]
+        return f"not reached: {', '.join(missing)}" if missing else ""
 
 
 def machine_settings(config: Config) -> Settings:

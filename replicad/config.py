@@ -1,9 +1,9 @@
 """The daemon's config: frozen dataclasses, and ``parse`` from a mapping that reports all faults at once.
 
 Owns names, defaults, units and limits of every key: each field is annotated with how its key is read and what it is
-for, which the parser, the man page and the example's test all take from here. A key in the file is called as its
-field, without the unit (``heartbeat_s`` is ``heartbeat: 500ms``). Reads no file, opens no socket:
-:mod:`replicad.configfile` does the reading.
+for, which the parser, the reload, the man page and the example's test all take from here: ``live`` is a key that a
+reload takes. A key in the file is called as its field, without the unit (``heartbeat_s`` is ``heartbeat: 500ms``).
+Reads no file, opens no socket: :mod:`replicad.configfile` does the reading.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from replicad import configrules
-from replicad.configkeys import Fault, Reader, Section, Sections, build, keys_of
+from replicad.configkeys import Draft, Fault, Reader, Section, Sections, build, keys_of
 from replicad.configvalues import Address, Bad, Choice, Count, Duration, FilePath, Flag, Name, PublicKey, Quorum, Size
 from replicad.errors import ConfigError
 
@@ -44,6 +44,7 @@ class WriteConcernDefaults:
             "How many nodes have a record on disk before its post is answered: 1 to the number of nodes,"
             " majority or all.",
             highest=MAX_NODES,
+            live=True,
         ),
     ] = "majority"
     timeout_s: Annotated[
@@ -52,13 +53,18 @@ class WriteConcernDefaults:
             "How long a post waits for that; then it is answered 504, and the record stays.",
             at_least=0.001,
             at_most=3600,  # what waits holds memory
+            live=True,
         ),
     ] = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on what clients and peers can make this node hold."""
+    """Bounds on what clients and peers can make this node hold.
+
+    Those that are not live are told to gRPC when the port is opened: streams, and all that its largest message follows
+    from.
+    """
 
     payload_bytes: Annotated[
         int, Size("Largest payload of one message; the same on all nodes.", at_most=MAX_PAYLOAD_BYTES)
@@ -82,7 +88,7 @@ class Limits:
     ] = 4 * MIB
     window_bytes: Annotated[
         int,
-        Size("Sent to one worker and not yet answered by it.", at_least=4 * KIB, at_most=1024 * MIB),
+        Size("Sent to one worker and not yet answered by it.", at_least=4 * KIB, at_most=1024 * MIB, live=True),
     ] = 8 * MIB  # two round trips at 1 Gbit/s and 30 ms
     queue_bytes: Annotated[
         int,
@@ -90,23 +96,26 @@ class Limits:
             "Accepted by the master and not yet on its disk; clients' streams wait while it is full.",
             at_least=4 * KIB,
             at_most=4096 * MIB,
+            live=True,
         ),
     ] = 64 * MIB  # half a second of a disk that writes 128 MiB/s
     waiting_frames: Annotated[
         int,
-        Count("Posts' frames that wait for their write concern; more are answered 429.", at_most=10_000_000),
+        Count("Posts' frames that wait for their write concern; more are answered 429.", at_most=10_000_000, live=True),
     ] = 100_000  # about 1 KiB of memory each
     stream_frames: Annotated[
         int,
         Count(
-            "Frames of one client stream that are not yet on disk; reading the stream pauses beyond.", at_most=65_536
+            "Frames of one client stream that are not yet on disk; reading the stream pauses beyond.",
+            at_most=65_536,
+            live=True,
         ),
     ] = 1024
     streams: Annotated[int, Count("Concurrent calls on one connection.", at_most=65_536)] = 1024
-    connections: Annotated[int, Count("Concurrent connections.", at_most=65_536)] = 1024
+    connections: Annotated[int, Count("Concurrent connections.", at_most=65_536, live=True)] = 1024
     read_bytes: Annotated[
         int,
-        Size("Records in one response of a List or Tail.", at_least=4 * KIB, at_most=64 * MIB),
+        Size("Records in one response of a List or Tail.", at_least=4 * KIB, at_most=64 * MIB, live=True),
     ] = 1 * MIB
 
 
@@ -115,10 +124,11 @@ class Timeouts:
     """How long this node waits, and for what."""
 
     heartbeat_s: Annotated[
-        float, Duration("An idle master lets its workers hear from it this often.", at_least=0.01, at_most=60)
+        float,
+        Duration("An idle master lets its workers hear from it this often.", at_least=0.01, at_most=60, live=True),
     ] = 0.5
     suspect_s: Annotated[
-        float, Duration("A peer not heard of for so long is SUSPECTED.", at_least=0.02, at_most=600)
+        float, Duration("A peer not heard of for so long is SUSPECTED.", at_least=0.02, at_most=600, live=True)
     ] = 2.0  # four heartbeats
     unhealthy_s: Annotated[
         float,
@@ -126,22 +136,25 @@ class Timeouts:
             "A peer not heard of for so long is UNHEALTHY: the connection is dropped and dialled again.",
             at_least=0.03,
             at_most=3600,
+            live=True,
         ),
     ] = 10.0
     reconnect_min_s: Annotated[
         float,
-        Duration("First wait before a peer is dialled again; it doubles, with jitter.", at_least=0.01, at_most=60),
+        Duration(
+            "First wait before a peer is dialled again; it doubles, with jitter.", at_least=0.01, at_most=60, live=True
+        ),
     ] = 0.1
     reconnect_max_s: Annotated[
-        float, Duration("Longest wait before a peer is dialled again.", at_least=0.01, at_most=600)
+        float, Duration("Longest wait before a peer is dialled again.", at_least=0.01, at_most=600, live=True)
     ] = 5.0
     read_wait_s: Annotated[
-        float, Duration("Longest wait of a read for its min_offset.", at_least=0.001, at_most=3600)
+        float, Duration("Longest wait of a read for its min_offset.", at_least=0.001, at_most=3600, live=True)
     ] = 30.0
     stop_s: Annotated[
         float,
         # a node leaves within 10 s of SIGTERM; what is beyond this is for closing the store
-        Duration("For answering what is under way at SIGTERM.", at_least=0.1, at_most=9),
+        Duration("For answering what is under way at SIGTERM.", at_least=0.1, at_most=9, live=True),
     ] = 8.0
 
 
@@ -150,10 +163,10 @@ class Log:
     """The daemon's own log, on standard error."""
 
     level: Annotated[
-        str, Choice("The least severe event that is logged.", words=("debug", "info", "warning", "error"))
+        str, Choice("The least severe event that is logged.", words=("debug", "info", "warning", "error"), live=True)
     ] = "info"
     format: Annotated[
-        str, Choice("text: key=value pairs; json: an object. One line an event.", words=("text", "json"))
+        str, Choice("text: key=value pairs; json: an object. One line an event.", words=("text", "json"), live=True)
     ] = "text"
 
 
@@ -176,7 +189,14 @@ class Config:
     ]
     listen: Annotated[str, Address("HOST:PORT to listen on; PORT overrides the port.")]
     data_dir: Annotated[str, FilePath("Folder of this node's log, for this node alone.")]
-    key_file: Annotated[str, FilePath("File with this node's private key, mode 0600.", name="key")]
+    key_file: Annotated[
+        str,
+        FilePath(
+            "File with this node's private key, mode 0600; may be left out where systemd hands the key in as the"
+            " credential node.key, which comes first where it is there.",
+            name="key",
+        ),
+    ]
     nodes: Annotated[
         tuple[Node, ...],
         Sections("All nodes of the cluster, this one included; the same on all nodes.", of=Node, at_most=MAX_NODES),
@@ -189,6 +209,7 @@ class Config:
         Quorum(
             "With fewer nodes reachable than this (1, majority or all; the master counts) the master refuses posts.",
             highest=1,
+            live=True,
         ),
     ] = "1"
     limits: Annotated[Limits, Section("Bounds on memory and connections.", of=Limits)] = field(default_factory=Limits)
@@ -232,22 +253,33 @@ def parse(mapping: object, *, env: Mapping[str, str]) -> Config:
     return config
 
 
-def examine(mapping: object, *, env: Mapping[str, str]) -> tuple[Config | None, list[Fault]]:
-    """As :func:`parse`, but gives the faults as values, for who knows their lines in a file; no config with any."""
+def examine(mapping: object, *, env: Mapping[str, str], credential: str = "") -> tuple[Config | None, list[Fault]]:
+    """As :func:`parse`, but gives the faults as values, for who knows their lines in a file; no config with any.
+
+    ``credential`` is the path of the key that the service manager handed in: it stands for ``key``.
+    """
     if not isinstance(mapping, Mapping):
         keys = ", ".join(key.name for key in keys_of(Config) if key.required)
         return None, [Fault((), "the config is not a mapping of keys to values", f"begin with {keys}")]
     reader = Reader(Config, refused=_REFUSED)
     draft = reader.section(Config, mapping, ())
     overrides, env_faults = configrules.read_environment(draft, env)
+    if credential:
+        overrides["key_file"] = credential
     draft |= overrides
-    # MACHINE_ID makes good a node's name that is missing or wrong in the file
-    read_faults = [fault for fault in reader.faults if not ("node" in overrides and fault.path == ("node",))]
+    read_faults = [fault for fault in reader.faults if not _made_good(fault, overrides)]
     faults = [*read_faults, *configrules.check(draft, reader.given, overrides), *env_faults]
     if faults:
         return None, faults
     config: Config = build(Config, draft)
     return config, []
+
+
+def _made_good(fault: Fault, overrides: Draft) -> bool:
+    """Whether what comes from outside stands for what is wrong in the file."""
+    if fault.path == ("key",):
+        return "key_file" in overrides and fault.on_key  # it is missing; one that is wrong may be the key itself
+    return fault.path == ("node",) and "node" in overrides
 
 
 _NO_TOKEN = Bad(

@@ -19,17 +19,21 @@ from replicad import configkeys
 from replicad.config import Config, examine
 from replicad.configkeys import Fault, path_part
 from replicad.errors import ConfigError
+from replicad.keys import credential_file
 
 FILE_BYTES = 1 << 20  # a config of 31 nodes has about 10 KiB; YAML takes some 100 times its size in memory
 
 _EXAMPLE = "begin with the example, packaging/examples/replicad.yaml (in a package: /usr/share/doc/replicad/examples)"
+_PLACEHOLDER = "+PUT-THE-LINE-"  # in the example, where a public key belongs
 _STANDARD_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
-def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
+def load(path: str | Path, env: Mapping[str, str] = os.environ, *, signs: bool = True) -> Config:
     """The config in the file at ``path``, under the overrides in ``env``; see :func:`replicad.config.parse`.
 
-    Relative paths in it count from the file's folder. Raises ConfigError with all faults at once, each a line like
+    Relative paths in it count from the file's folder. A key that systemd hands in as a credential comes before ``key``.
+    ``signs=False`` is for who needs no key: it may be missing then. Raises ConfigError with all faults at once, each a
+    line like
     ``/etc/replicad.yaml:12: nodes[1].address: what is wrong; the remedy``; also for a file that is missing, can't be
     read or is not YAML.
     """
@@ -37,7 +41,14 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
     document = _parse_yaml(path, _read(path))
     if document.value is None:
         raise ConfigError([f"{path}: is empty; {_EXAMPLE}"])
-    config, faults = examine(document.value, env=env)
+    if _is_example(document.value):
+        raise ConfigError(
+            [
+                f"{path}: is still the example: edit it, make this node's key with `replicad-cli keys generate NODE`, "
+                "put each node's public line under nodes, then start"
+            ]
+        )
+    config, faults = examine(document.value, env=env, credential=credential_file(env) or ("" if signs else os.devnull))
     told = {fault.path for _, fault in document.faults}
     located = [*document.faults, *((_line_of(fault, document), fault) for fault in faults if fault.path not in told)]
     if config is None or located:
@@ -45,6 +56,13 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
         raise ConfigError([fault.line("" if fault.variable else f"{path}:{line}") for line, fault in located])
     folder = path.absolute().parent
     return replace(config, data_dir=str(folder / config.data_dir), key_file=str(folder / config.key_file))
+
+
+def _is_example(value: object) -> bool:
+    """Whether not one public key has been filled in: then nothing else there is worth a line."""
+    nodes = value.get("nodes") if isinstance(value, Mapping) else None
+    lines = [node.get("public_key") for node in nodes if isinstance(node, Mapping)] if isinstance(nodes, list) else []
+    return bool(lines) and all(isinstance(line, str) and _PLACEHOLDER in line for line in lines)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,9 @@ class Section(Key):
 
     of: type = object
 
+    def form(self) -> str:
+        return f"a mapping of {key_list(self.of)}"
+
 
 @dataclass(frozen=True, slots=True)
 class Sections(Key):
@@ -47,6 +50,9 @@ class Sections(Key):
 
     of: type = object
     at_most: int = 1
+
+    def form(self) -> str:
+        return f"a list of 1 to {self.at_most}, each with {key_list(self.of)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,10 +38,11 @@ class Bad:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a config key is for (``doc``, for man pages and people) and how its value is read."""
+    """What a config key is for (``doc``, for man pages and people), how its value is read, and when it is taken."""
 
     doc: str
     name: str = dataclasses.field(default="", kw_only=True)  # in the file, where it is not the field's own
+    live: bool = dataclasses.field(default=False, kw_only=True)  # a reload takes it; others need a restart
 
     suffix: ClassVar[str] = ""  # of the field's name: its unit, which the file's key does not have
 
@@ -52,6 +53,10 @@ class Key:
     def show(self, value: Any) -> str:
         """A field's value as the file would have it."""
         return str(value)
+
+    def form(self) -> str:
+        """What may be written, and within which limits, in a few words for a manual."""
+        raise NotImplementedError
 
 
 class Text(Key):
@@ -71,6 +76,9 @@ class Text(Key):
             return Bad(f"has {len(value)} characters", f"at most {TEXT_CHARS} are allowed")
         return value
 
+    def form(self) -> str:
+        return "text"
+
 
 class Name(Text):
     """A name: 1-64 of a-z 0-9 . _ -, a letter or digit first. Safe in vkey lines, file names and log lines."""
@@ -84,6 +92,9 @@ class Name(Text):
         return Bad(
             f"{shown(text)} is not a name", f"use 1 to {NAME_CHARS} of a-z 0-9 . _ -, with a letter or digit first"
         )
+
+    def form(self) -> str:
+        return f"a name: 1 to {NAME_CHARS} of a-z 0-9 . _ -, with a letter or digit first"
 
 
 class FilePath(Text):
@@ -101,6 +112,9 @@ class FilePath(Text):
             return Bad(f"{shown(text)}: ~ is not expanded", "write the whole path")
         return text
 
+    def form(self) -> str:
+        return "a path; a relative one counts from the config file's folder"
+
 
 class Address(Text):
     """HOST:PORT, an IPv6 address in brackets."""
@@ -112,6 +126,9 @@ class Address(Text):
         if isinstance(text, Bad) or split_address(text) is not None:
             return text
         return Bad(f"{shown(text)} is not HOST:PORT", "write it like 127.0.0.1:50052 or [::1]:50052, port 1 to 65535")
+
+    def form(self) -> str:
+        return "HOST:PORT, an IPv6 address in brackets, port 1 to 65535"
 
 
 class PublicKey(Text):
@@ -128,6 +145,9 @@ class PublicKey(Text):
         except KeyFileError as exc:
             return Bad(f"is not a public key: {exc}", "copy the line that `replicad-cli keys show` prints on that node")
 
+    def form(self) -> str:
+        return "a public key: NAME+8 hex digits+base64"
+
 
 @dataclass(frozen=True, slots=True)
 class Choice(Key):
@@ -140,6 +160,9 @@ class Choice(Key):
             return value
         near = did_you_mean(value, self.words)
         return Bad(f"is {shown(value)}", near or f"write {any_of(self.words)}")
+
+    def form(self) -> str:
+        return any_of(self.words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +181,11 @@ class Quorum(Key):
                 return value
             if _is_digits(value):
                 return _QUOTED_NUMBER
+        return Bad(f"is {shown(value)}", did_you_mean(value, words) or f"write {self.form()}")
+
+    def form(self) -> str:
         numbers = "1" if self.highest == 1 else "a number from 1 to the number of nodes"
-        return Bad(f"is {shown(value)}", did_you_mean(value, words) or f"write {numbers}, majority or all")
+        return f"{numbers}, majority or all"
 
 
 class Flag(Key):
@@ -173,6 +199,9 @@ class Flag(Key):
     def show(self, value: Any) -> str:
         return "true" if value else "false"
 
+    def form(self) -> str:
+        return "true or false"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Count(Key):
@@ -185,10 +214,13 @@ class Count(Key):
         if isinstance(value, str) and _is_digits(value):
             return _QUOTED_NUMBER
         number = _whole_number(value)
-        remedy = f"write a number from {self.at_least} to {self.at_most}"
+        remedy = f"write {self.form()}"
         if number is None:
             return Bad(f"is {shown(value)}, not a whole number", remedy)
         return number if self.at_least <= number <= self.at_most else Bad(f"is {shown(value)}", remedy)
+
+    def form(self) -> str:
+        return f"a number from {self.at_least} to {self.at_most}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,13 +240,15 @@ class Size(Key):
         if size != int(size):
             return Bad(f"is {shown(value)}, a fraction of a byte", "write a whole number, with a smaller unit")
         if not self.at_least <= size <= self.at_most:
-            remedy = f"write a size from {self.show(self.at_least)} to {self.show(self.at_most)}"
-            return Bad(f"is {shown(value)}", remedy)
+            return Bad(f"is {shown(value)}", f"write {self.form()}")
         return int(size)
 
     def show(self, value: Any) -> str:
         unit, factor = next((unit, factor) for unit, factor in self.units.items() if value % factor == 0)
         return f"{value // factor}{unit}"
+
+    def form(self) -> str:
+        return f"a size from {self.show(self.at_least)} to {self.show(self.at_most)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,14 +267,16 @@ class Duration(Key):
             return seconds
         seconds = round(seconds, 9)  # 0.001 has no exact binary form: 300ms is 0.3, as a person would write it
         if not self.at_least <= seconds <= self.at_most:
-            remedy = f"write a duration from {self.show(self.at_least)} to {self.show(self.at_most)}"
-            return Bad(f"is {shown(value)}", remedy)
+            return Bad(f"is {shown(value)}", f"write {self.form()}")
         return float(seconds)
 
     def show(self, value: Any) -> str:
         if value >= 60 and value % 60 == 0:
             return f"{int(value // 60)}m"
         return f"{value:.12g}s" if value >= 1 else f"{value * 1000:.9g}ms"
+
+    def form(self) -> str:
+        return f"a duration from {self.show(self.at_least)} to {self.show(self.at_most)}"
 
 
 _QUOTED_NUMBER = Bad("is a number in quotes, so a text", "remove the quotes")

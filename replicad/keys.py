@@ -27,7 +27,9 @@ from replicad.configvalues import is_name
 from replicad.errors import KeyFileError
 from replicad.vkeys import Verifier, make_verifier, parse_vkey
 
-__all__ = ["Signer", "Verifier", "check_matches", "generate", "load_signer", "parse_vkey"]
+__all__ = ["Signer", "Verifier", "check_matches", "credential_file", "generate", "load_signer", "parse_vkey"]
+
+CREDENTIAL = "node.key"  # as the unit's LoadCredential names it
 
 FILE_BYTES = 16 << 10  # an Ed25519 PEM has 119; more is another file, and not to be read into memory whole
 _OWNER_ONLY = 0o600
@@ -77,6 +79,13 @@ def generate(name: str, path: str | Path) -> str:
             f"{path}: cannot be written ({exc.strerror}); write as the daemon's user or as root"
         ) from exc
     return Signer(name, private).verifier.line
+
+
+def credential_file(env: Mapping[str, str] = os.environ) -> str:
+    """The key that systemd hands in (``LoadCredential=node.key:...``), as a path; "" when there is none."""
+    folder = env.get("CREDENTIALS_DIRECTORY", "")
+    path = Path(folder) / CREDENTIAL
+    return str(path) if folder and path.exists() else ""
 
 
 def load_signer(path: str | Path, name: str, *, env: Mapping[str, str] = os.environ) -> Signer:

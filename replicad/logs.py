@@ -1,4 +1,5 @@
-"""The daemon's log: to standard error, one line an event, as key=value pairs (logfmt) or as JSON.
+"""The daemon's log: to standard error, one line an event, as key=value pairs (logfmt) or as JSON; with fields of their
+own where that is the journal (:mod:`replicad.logjournal`).
 
 Owns the format and the levels. It sits on the standard ``logging``, so what grpc, asyncio and Python's warnings log
 comes out in the same form. It never dumps an object: a field is a plain value that its caller chose, and whatever
@@ -15,6 +16,9 @@ import time
 from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import TextIO
+
+from replicad.logjournal import Send, is_journal, journal_fields, native_send, priority
+from replicad.logrepeats import Repeats
 
 Value = str | int | float | bool | bytes | None
 
@@ -79,17 +83,29 @@ def get_logger(name: str) -> Logger:
 def setup(level: str = "info", format: str = "text", *, stream: TextIO | None = None) -> None:
     """Send all logging of this process to ``stream`` (standard error) in ``format`` (text or json).
 
-    Calling it again replaces what the last call set up. ValueError for a level or format that there is not.
+    Calling it again replaces what the last call set up; what repeats is counted on. ValueError for a level or format
+    that there is not.
     """
     if format not in _FORMATS:
         raise ValueError(f"there is no log format {format!r}; there are {', '.join(_FORMATS)}")
-    handler = _Handler(stream if stream is not None else sys.stderr)
-    handler.setFormatter(_Formatter(_FORMATS[format]))
+    stream = stream if stream is not None else sys.stderr
+    journal = is_journal(stream)
+    send = native_send() if journal else None
+    kind = _PriorityFormatter if journal and send is None else _Formatter
+    handler = _Handler(stream, send=send)
+    handler.setFormatter(kind(_FORMATS[format], for_journal=journal))
     set_level(level)
     root = logging.getLogger()
     root.handlers = [old for old in root.handlers if not isinstance(old, _Handler)]
     root.addHandler(handler)
     logging.captureWarnings(True)
+
+
+def tell_left_out() -> None:
+    """Log what was left out of repeats and not told yet: for the end of the process."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _Handler):
+            handler.tell_left_out(all_of_them=True)
 
 
 def set_level(level: str) -> None:
@@ -101,32 +117,76 @@ def set_level(level: str) -> None:
     logging.getLogger().setLevel(logging.INFO if own == logging.DEBUG else max(own, logging.WARNING))
 
 
+_REPEATS = Repeats()
+
+
 class _Handler(logging.StreamHandler[TextIO]):
+    """Writes to the stream, or, with ``send``, to the journal in its own protocol."""
+
+    def __init__(self, stream: TextIO, *, send: Send | None = None, repeats: Repeats = _REPEATS) -> None:
+        super().__init__(stream)
+        self._send, self._repeats = send, repeats
+        self.addFilter(repeats)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.tell_left_out()
+        self._write(record)
+
+    def tell_left_out(self, *, all_of_them: bool = False) -> None:
+        """Log again what was left out and had no successor in time, with the count."""
+        for record in self._repeats.owed(all_of_them=all_of_them):
+            self._write(record)
+
+    def _write(self, record: logging.LogRecord) -> None:
+        if self._send is None:
+            super().emit(record)
+            return
+        try:
+            self._send(*journal_fields(record, self.format(record), _plain_fields(record)))
+        except Exception:
+            self.handleError(record)
+
     def handleError(self, record: logging.LogRecord) -> None:
         """A log that can't be written, its reader being gone, must not take the node with it, nor print more."""
 
 
 class _Formatter(logging.Formatter):
-    def __init__(self, render: Callable[[Mapping[str, Value]], str]) -> None:
+    """``for_journal``: without time and level, which the journal has itself."""
+
+    def __init__(self, render: Callable[[Mapping[str, Value]], str], *, for_journal: bool = False) -> None:
         super().__init__()
-        self._render = render
+        self._render, self._for_journal = render, for_journal
 
     def format(self, record: logging.LogRecord) -> str:
-        pairs: dict[str, Value] = {"time": _utc(record.created), "level": _level_name(record.levelno)}
+        pairs: dict[str, Value] = {}
+        if not self._for_journal:
+            pairs |= {"time": _utc(record.created), "level": _level_name(record.levelno)}
         event: str | None = getattr(record, "replicad_event", None)
         if event is None:
             pairs |= {"event": "library", "logger": record.name}
         else:
             pairs["event"] = event
-            fields: Mapping[str, object] = getattr(record, "replicad_fields", {})
-            for name, value in fields.items():
-                pairs[f"{name}_" if name in _RESERVED else name] = _plain(value)
+            for name, value in _plain_fields(record).items():
+                pairs[f"{name}_" if name in _RESERVED else name] = value
         text = _message(record)
         if text:
             pairs["msg"] = _cut(text, VALUE_CHARS)
         if record.exc_info and record.exc_info[1] is not None:
             pairs["exception"] = _cut(self.formatException(record.exc_info), TRACE_CHARS)
         return self._render(pairs)
+
+
+class _PriorityFormatter(_Formatter):
+    """For the journal by way of a stream: the priority in front of the line (sd-daemon(3))."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"<{priority(record)}>{super().format(record)}"
+
+
+def _plain_fields(record: logging.LogRecord) -> dict[str, str | int | float | bool | None]:
+    """An event's own fields, as every format can show them."""
+    fields: Mapping[str, object] = getattr(record, "replicad_fields", {})
+    return {name: _plain(value) for name, value in fields.items()}
 
 
 def _render_text(pairs: Mapping[str, Value]) -> str:

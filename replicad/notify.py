@@ -7,6 +7,7 @@ must not stop because nobody watches it. When to say what is the runtime's to de
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 
 import sdnotify  # type: ignore[import-untyped]
@@ -26,6 +27,11 @@ class Notifier:
     def ready(self) -> None:
         """The role is really ready: what waits for this unit may start."""
         self._send("READY=1")
+
+    def reloading(self) -> None:
+        """A reload has begun; :meth:`ready` ends it. Both lines go as one message, as ``Type=notify-reload`` asks."""
+        microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={microseconds}")
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`: role, epoch, size and the like."""

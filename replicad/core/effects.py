@@ -14,6 +14,7 @@ from typing import NamedTuple
 from replicad.core.batch import Append, Batch
 from replicad.core.frames import MasterFrame, WorkerFrame
 from replicad.core.record import Messages
+from replicad.core.settings import Settings
 from replicad.core.tree import Tree
 from replicad.errors import ServiceError
 
@@ -279,6 +280,13 @@ class Tick:
     """Time has passed."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reconfigured:
+    """Other limits and timeouts hold from now on; the cluster and its nodes are the same."""
+
+    settings: Settings
+
+
 Event = (
     Submit
     | Confirm
@@ -294,4 +302,5 @@ Event = (
     | IdsFound
     | ContentRead
     | Tick
+    | Reconfigured
 )

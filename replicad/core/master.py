@@ -31,6 +31,7 @@ from replicad.core.effects import (
     PeerDown,
     PeerUp,
     PromiseStored,
+    Reconfigured,
     RootRead,
     Send,
     State,
@@ -107,6 +108,7 @@ class Master:
             StoreFailed: self._store_failed,
             Truncated: self._truncated,
             Confirm: self._confirm,
+            Reconfigured: self._reconfigured,
         }
 
     def start(self, *, now: float, wall_ms: int) -> list[Effect]:
@@ -487,6 +489,14 @@ class Master:
         while self._confirms and self._now >= self._confirms[0][2] + self.settings.unhealthy_s:
             effects.append(Confirmed(self._confirms.popleft()[1], error))
         return effects
+
+    def _reconfigured(self, event: Reconfigured) -> list[Effect]:
+        invariant(event.settings.workers == self.settings.workers, "the nodes changed without a restart")
+        self.settings = event.settings
+        self.posts.waiting_frames = event.settings.waiting_frames
+        for worker in self.workers.values():
+            worker.window_bytes, worker.read_bytes = event.settings.window_bytes, event.settings.read_bytes
+        return []
 
     def _change(self, state: State, detail: str, *, level: str = "info") -> list[Effect]:
         self.state, self.detail = state, detail

@@ -53,13 +53,13 @@ class Posts:
         self._unstored_due = float("inf")  # the earliest deadline of those
         self._admitted: dict[int, Frame] = {}
         self._waiting = Waiting()
-        self._waiting_frames = waiting_frames
+        self.waiting_frames = waiting_frames
 
     # --- admission ---------------------------------------------------------------------------------
 
     def submit(self, submit: Submit, *, stored_size: int) -> list[Effect]:
-        if len(self._admitted) + len(self._held) + len(self._unstored) >= self._waiting_frames:
-            text = f"{self._waiting_frames} frames wait for their write concern already (limits.waiting_frames)"
+        if len(self._admitted) + len(self._held) + len(self._unstored) >= self.waiting_frames:
+            text = f"{self.waiting_frames} frames wait for their write concern already (limits.waiting_frames)"
             return [Answer(submit.ticket, FrameResult(error=RateLimited(text, retry_after_s=0.1)))]
         frame = Frame(submit)
         if self.ids.all_new(submit.messages.ids):

@@ -27,6 +27,7 @@ from replicad.core.effects import (
     PromiseStored,
     ReadBatches,
     ReadRoot,
+    Reconfigured,
     RootRead,
     Send,
     State,
@@ -101,6 +102,7 @@ class Worker:
             BatchesRead: self._batches_read,
             RootRead: self._root_read,
             Tick: self._tick,
+            Reconfigured: self._reconfigured,
         }
         self._frames: dict[type, Callable[..., list[Effect]]] = {
             AppendBatch: self._append,
@@ -146,7 +148,7 @@ class Worker:
         """Promise the epoch, on disk, before the Welcome; or say why not."""
         fault = self._hello_fault(hello)
         if fault is not None:
-            return self._refuse(peer, *fault)
+            return self._refuse(peer, hello.master, *fault)
         effects: list[Effect] = []
         if self._session not in (None, peer):
             effects.append(Hangup(self._session or "", "replaced by a newer stream"))
@@ -168,8 +170,8 @@ class Worker:
             return "epoch", f"epoch {self.epoch} is promised to {self.master} already"
         return None
 
-    def _refuse(self, peer: str, reason: str, text: str) -> list[Effect]:
-        note = Note("warning", "refused", f"refused a master: {text}", {"peer": peer, "reason": reason})
+    def _refuse(self, peer: str, master: str, reason: str, text: str) -> list[Effect]:
+        note = Note("warning", "refused", f"refused a master: {text}", {"peer": master, "reason": reason})
         return [note, Send(peer, Refused(reason, text, self.epoch)), Hangup(peer, reason)]
 
     def _promise_stored(self, event: PromiseStored) -> list[Effect]:
@@ -218,6 +220,10 @@ class Worker:
             return []
         reason = f"silent for {self._now - self._last_heard:.1f} s"
         return [Hangup(self._session, reason), *self._peer_down(PeerDown(self._session, reason))]
+
+    def _reconfigured(self, event: Reconfigured) -> list[Effect]:
+        self.settings = event.settings
+        return []
 
     # --- the master's questions --------------------------------------------------------------------
 

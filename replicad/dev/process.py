@@ -32,7 +32,10 @@ EXIT_TIMEOUT_S = 5.0  # a process that has let go of its memory needs millisecon
 LOG_LINES = 15  # of a node that did not come up: its last events and, if need be, a traceback's end
 
 #: The daemon's own variables, and the service manager's: a node of ours must not take them from our environment.
-NOT_INHERITED = ("PORT", "MACHINE_ID", "AUTH_TOKEN", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+NOT_INHERITED = (
+    *("PORT", "MACHINE_ID", "AUTH_TOKEN", "CREDENTIALS_DIRECTORY"),  # a config of our own has its own
+    *("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"),
+)
 
 
 class Held(NamedTuple):

@@ -36,7 +36,7 @@ class Gate:
 
     def __init__(self, *, token: str, streams: int, connections: int, log: Logger) -> None:
         self._expected = f"Bearer {token}".encode() if token else b""
-        self._streams, self._connections = streams, connections
+        self._streams, self.connections = streams, connections
         self._calls: Counter[str] = Counter()
         self._log = log
 
@@ -54,8 +54,8 @@ class Gate:
             raise RateLimited(f"this connection has {self._streams} calls under way (limits.streams)", retry_after_s=1)
         if not self._calls[peer]:
             del self._calls[peer]
-            if len(self._calls) >= self._connections:
-                text = f"{self._connections} connections have calls under way (limits.connections)"
+            if len(self._calls) >= self.connections:
+                text = f"{self.connections} connections have calls under way (limits.connections)"
                 raise RateLimited(text, retry_after_s=1)
         self._calls[peer] += 1
 

@@ -97,13 +97,17 @@ class Dialer:
         self._encode, self._metadata, self._timeouts, self._log = encode, metadata, timeouts, log
         self._rng = random.Random()  # noqa: S311 - jitter
 
+    def configure(self, timeouts: Timeouts) -> None:
+        """Go by ``timeouts`` from the next try on."""
+        self._timeouts = timeouts
+
     async def run(self) -> None:
         """Keep a stream to the worker; back off with jitter while it can't be had, or ends before any use of it."""
         attempt = 0
         while True:
             was_of_use, reason = await self._stream()
             attempt = 0 if was_of_use else attempt + 1
-            if attempt == 1:
+            if attempt:  # again and again: the log leaves repeats out (logrepeats.py)
                 self._log.info("unreachable", f"{self._name}: {reason}", peer=self._name, address=self._address)
             timeouts = self._timeouts
             low, high = timeouts.reconnect_min_s, timeouts.reconnect_max_s

@@ -37,6 +37,10 @@ class Posting:
         self._runtime, self._config = runtime, config
         self.stopping = False
 
+    def configure(self, config: Config) -> None:
+        """Go by ``config`` from the next frame on; a stream that is open keeps its ``stream_frames``."""
+        self._config = config
+
     def submit(self, frame: PostFrame, author: str, results: PostResults) -> None:
         """Submit a decoded frame; its result arrives at ``results``."""
         try:
@@ -96,7 +100,7 @@ class Posting:
                     results.refused(frame.sequence, RateLimited(text, retry_after_s=0.1))
                     continue
                 self.submit(frame, author, results)
-                await self._runtime.wait_for_room(limits.queue_bytes)
+                await self._runtime.wait_for_room(self._config.limits.queue_bytes)
         except ServiceError as exc:
             results.fault = exc
         finally:

@@ -27,6 +27,10 @@ class Reading:
     def __init__(self, runtime: Runtime, config: Config) -> None:
         self._runtime, self._config = runtime, config
 
+    def configure(self, config: Config) -> None:
+        """Go by ``config`` from the next read on."""
+        self._config = config
+
     async def list_records(self, request: bytes, context: Context, author: str) -> AsyncGenerator[bytes, None]:
         """The handler of List."""
         del context, author

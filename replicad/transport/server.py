@@ -41,6 +41,7 @@ class Server:
             logging.getLogger(logger).addFilter(_is_news)
         self.health = Health()
         self.posting = Posting(runtime, config)
+        self._reading, self._status = Reading(runtime, config), Status(runtime, config)
         limits = config.limits
         self._gate = Gate(token=config.auth_token, streams=limits.streams, connections=limits.connections, log=log)
         records = limits.batch_records * RECORD_OVERHEAD_BYTES
@@ -52,7 +53,7 @@ class Server:
             self._server.add_generic_rpc_handlers((handler,))
 
     def _methods(self) -> dict[str, dict[str, Any]]:
-        gate, reading, status = self._gate, Reading(self._runtime, self._config), Status(self._runtime, self._config)
+        gate, reading, status = self._gate, self._reading, self._status
         acceptor = Acceptor(self._runtime, log=self._log)
         services: dict[str, dict[str, Any]] = {
             LOG: {
@@ -82,6 +83,13 @@ class Server:
         return log_pb2.PostResponse(
             code=code, name=name, offset=offset, duplicate=duplicate, nodes=nodes
         ).SerializeToString()
+
+    def configure(self, config: Config) -> None:
+        """Go by the live keys of ``config``; the port, and what gRPC was told when it opened, stay as they are."""
+        self._config = config
+        self._gate.connections = config.limits.connections
+        for part in (self.posting, self._reading, self._status):
+            part.configure(config)
 
     async def start(self) -> None:
         listen = self._config.listen

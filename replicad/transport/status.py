@@ -28,6 +28,10 @@ class Status:
         self._runtime, self._config = runtime, config
         self._started = time.monotonic()
 
+    def configure(self, config: Config) -> None:
+        """Go by ``config`` from the next call on."""
+        self._config = config
+
     async def status(self, request: bytes, author: str) -> bytes:
         """The handler of Status."""
         del author

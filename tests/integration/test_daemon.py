@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
 import signal
 import time
@@ -18,10 +19,12 @@ from replicad import __version__
 from replicad.client import AsyncClient
 from replicad.dev import DevCluster, DevNode, free_ports
 from replicad.errors import Applied, OutcomeUnknown, ServiceError, Unauthorized, Unavailable
+from replicad.logrepeats import AT_ONCE
 from tests.support.daemon import LEAVE_S, Daemon, run
 from tests.support.ledger import Ledger
 from tests.support.nodes import TOKEN, all_level, events, log_lines, raw_logs, running_cluster
 from tests.support.rawlog import RawLog, new_id
+from tests.support.waiting import eventually_true
 
 EXIT_OK, EXIT_USAGE, EXIT_CONFIG = 0, 2, 3
 
@@ -148,6 +151,40 @@ def test_a_key_that_is_not_good_is_told_with_the_remedy(worker: DevNode, spoil, 
     assert told in err
     assert "Traceback" not in err
     assert not worker.data_dir.exists()
+
+
+def test_a_systemd_credential_is_the_key_of_a_config_that_names_none(worker: DevNode, tmp_path: Path) -> None:
+    """As LoadCredential=node.key:... shows it to the service: readable by its group, which is none but its user."""
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    key = credentials / "node.key"
+    shutil.move(worker.folder / "key", key)
+    key.chmod(0o440)
+    lines = [line for line in worker.config_file.read_text().splitlines() if not line.startswith("key:")]
+    config = worker.folder / "no-key.yaml"
+    config.write_text("\n".join(lines))
+    env = {"CREDENTIALS_DIRECTORY": str(credentials)}
+
+    assert run("--config", str(config), "--check-config", env=env)[0] == EXIT_OK
+    status, _, err = run("--config", str(config), "--check-config")
+    assert (status, "key: is missing" in err) == (EXIT_CONFIG, True)
+    with Daemon(config, env=env) as daemon:
+        daemon.wait_ready()
+        daemon.terminate()
+    assert daemon.process.returncode == EXIT_OK
+
+
+def test_a_worker_that_is_away_fills_no_log_and_every_try_is_counted(tmp_path: Path) -> None:
+    settings = {"timeouts": {"reconnect_min": "10ms", "reconnect_max": "20ms"}}
+    with (
+        running_cluster(tmp_path, nodes=2, settings=settings, start=()) as cluster,
+        Daemon(cluster.master.config_file) as master,
+    ):
+        tries = eventually_true(lambda: re.findall("left_out=([0-9]+)", master.log), within_s=30, what="a count")
+        lines = [line for line in master.log.splitlines() if " event=unreachable peer=node-2 " in line]
+        assert len(lines) == AT_ONCE + len(tries)
+        assert int(tries[0]) > AT_ONCE
+        assert master.terminate() < LEAVE_S
 
 
 # --- what two can't share ---------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -41,7 +41,15 @@ def run(*arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None 
 class Daemon:
     """A running ``replicad --config FILE``. Leaving the context kills it, if it still runs."""
 
-    def __init__(self, config_file: Path, *, env: Mapping[str, str] | None = None, watchdog_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        config_file: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        watchdog_s: float = 0.0,
+        command: Sequence[str] | None = None,
+    ) -> None:
+        """``command`` runs another program than ``replicad``, with the same arguments."""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         address = f"replicad-test-{secrets.token_hex(16)}"
         self._socket.bind(f"\0{address}")
@@ -52,7 +60,7 @@ class Daemon:
             variables["WATCHDOG_USEC"] = str(int(watchdog_s * 1e6))
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
-                [*node_command(), "--config", str(config_file)],
+                [*(command or node_command()), "--config", str(config_file)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -99,6 +107,17 @@ class Daemon:
     def wait_ready(self) -> None:
         self.wait_for(lambda name, value: (name, value) == ("READY", "1"), what="ready")
 
+    def wait_hung(self, watchdog_s: float) -> None:
+        """Return when there was no sign of life for as long as the service manager waits, which then kills."""
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            try:
+                self.wait_for(lambda name, _: name == "WATCHDOG", within_s=watchdog_s, what="a sign of life")
+            except AssertionError:
+                assert self.process.poll() is None, f"it has ended; log:\n{self.log}"
+                return
+        raise AssertionError(f"it goes on saying that it is well; told: {self.told[-5:]}")
+
     def wait_status(self, *parts: str) -> str:
         """The next status line that has all these parts."""
         has = lambda name, value: name == "STATUS" and all(part in value for part in parts)  # noqa: E731
@@ -115,6 +134,18 @@ class Daemon:
             self.told += [
                 (name, value) for name, _, value in (line.partition("=") for line in data.decode().splitlines())
             ]
+
+    def reload(self) -> None:
+        """What the unit's ExecReload does, until the daemon says that it is done. AssertionError when it does not."""
+        self.process.send_signal(signal.SIGHUP)
+        self.wait_for(lambda name, _: name == "RELOADING", what="that a reload has begun")
+        self.wait_ready()
+
+    def wait_end(self) -> tuple[int, str]:
+        """How a daemon that ends by itself has ended: its exit status, and the last status line that it told."""
+        self.process.wait(START_S)
+        self.names()
+        return self.process.returncode, [value for name, value in self.told if name == "STATUS"][-1]
 
     def terminate(self, number: signal.Signals = signal.SIGTERM) -> float:
         """Send the signal and wait for the end: the seconds it took. AssertionError when that is too long."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from replicad.config import Config
 from replicad.configfile import FILE_BYTES, load
-from replicad.configkeys import Section, walk_keys
+from replicad.configkeys import KeyInfo, Section, path_text, walk_keys
 from replicad.errors import ConfigError
 from replicad.keys import Signer, generate
 
@@ -76,6 +77,31 @@ def test_the_environment_of_the_process_counts_when_none_is_given(
 ) -> None:
     monkeypatch.setenv("PORT", "6000")
     assert load(write(tmp_path, GOOD)).listen == "127.0.0.1:6000"
+
+
+def test_a_credential_is_the_key_whatever_the_file_says_and_may_be_the_only_one(tmp_path: Path) -> None:
+    env = {"CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")}
+    (tmp_path / "credentials").mkdir()
+    without = GOOD.replace("key: /etc/replicad/node.key\n", "")
+    (fault,) = faults_in(write(tmp_path, without), env)
+    assert fault.startswith("replicad.yaml:1: key: is missing; add it: ")
+    assert "the credential node.key" in fault
+
+    (tmp_path / "credentials" / "node.key").touch()
+    for text in (without, GOOD):
+        assert load(write(tmp_path, text), env).key_file == str(tmp_path / "credentials" / "node.key")
+
+
+def test_who_does_not_sign_needs_no_key(tmp_path: Path) -> None:
+    config = load(write(tmp_path, GOOD.replace("key: /etc/replicad/node.key\n", "")), {}, signs=False)
+    assert config.key_file == os.devnull
+
+
+def test_a_key_in_the_file_itself_is_told_though_a_credential_stands_for_it(tmp_path: Path) -> None:
+    (tmp_path / "node.key").touch()
+    text = GOOD.replace("key: /etc/replicad/node.key", "key: |\n  -----BEGIN PRIVATE " + "KEY-----")
+    (fault,) = faults_in(write(tmp_path, text), {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    assert "key: holds a private key (not shown)" in fault
 
 
 #: what is changed in GOOD: (pattern, replacement, the one fault's beginning, words of its remedy)
@@ -236,13 +262,13 @@ def test_no_edit_of_a_good_file_raises_anything_but_a_config_error(tmp_path: Pat
 # --- the example that ships -------------------------------------------------------------------------------------
 
 
-def example_with_keys(folder: Path) -> str:
+def example_with_keys(folder: Path, example: Path = EXAMPLE) -> str:
     """The example with the public keys filled in, as its reader would."""
 
     def line(match: re.Match[str]) -> str:
         return generate(match[1], folder / f"{match[1]}.key")
 
-    text, filled = re.subn(r"(node-\d)\+00000000\+PUT\S+", line, EXAMPLE.read_text(encoding="utf-8"))
+    text, filled = re.subn(r"(node-\d)\+00000000\+PUT\S+", line, example.read_text(encoding="utf-8"))
     assert filled == 3
     return text
 
@@ -252,10 +278,49 @@ def test_the_example_loads_when_its_keys_are_filled_in(tmp_path: Path) -> None:
     assert config.voters == 3
 
 
-def test_the_example_as_it_is_asks_for_the_keys_alone() -> None:
-    faults = faults_in(EXAMPLE)
-    assert [fault.split(": ")[1] for fault in faults] == [f"nodes[{n}].public_key" for n in range(3)]
+def test_the_example_as_it_is_is_told_so_in_one_line_that_says_what_to_do(tmp_path: Path) -> None:
+    (fault,) = faults_in(EXAMPLE)
+    assert fault.startswith("replicad.yaml: is still the example: edit it, ")
+    assert "`replicad-cli keys generate NODE`" in fault
+    (fault,) = faults_in(write(tmp_path, EXAMPLE.read_text(encoding="utf-8").replace("role: master", "role: boss")))
+    assert "is still the example" in fault
+
+
+def test_the_example_half_filled_in_asks_for_the_other_keys_alone(tmp_path: Path) -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    faults = faults_in(write(tmp_path, text.replace("node-2+00000000+PUT-THE-LINE-OF-NODE-2-HERE", vkey("node-2"))))
+    assert [fault.split(": ")[1] for fault in faults] == ["nodes[0].public_key", "nodes[2].public_key"]
     assert all("replicad-cli keys show" in fault for fault in faults)
+
+
+@pytest.mark.parametrize("role", ["master", "worker"])
+def test_the_example_of_a_role_is_that_of_a_node_of_the_same_cluster_and_says_no_default_again(
+    role: str, tmp_path: Path
+) -> None:
+    path = EXAMPLE.with_name(f"{role}.yaml")
+    (fault,) = faults_in(path)
+    assert fault.startswith(f"{role}.yaml: is still the example: edit it, ")
+    config = load(write(tmp_path, example_with_keys(tmp_path, path)), {})
+    assert config.role == role
+    assert config.this_node.address == config.listen
+    shown, full = yaml.safe_load(path.read_text()), yaml.safe_load(EXAMPLE.read_text())
+    assert (shown["cluster"], shown["nodes"]) == (full["cluster"], full["nodes"])
+    optional = {str(path[0]): key for path, key in walk_keys(Config) if len(path) == 1 and not key.required}
+    assert all(shown[name] != key.default for name, key in optional.items() if name in shown)
+
+
+def test_the_example_names_the_keys_that_a_reload_does_not_take() -> None:
+    comment = " ".join(EXAMPLE.read_text(encoding="utf-8").replace("\n#", " ").split())
+    named = re.search(r"those without one: ([^:]*?)\. ", f"{comment} ")
+    need_restart = {
+        path_text(path) for path, key in walk_keys(Config) if not (key.required or key.kind.live or is_section(key))
+    }
+    assert named
+    assert set(named[1].split(", ")) == need_restart
+
+
+def is_section(key: KeyInfo) -> bool:
+    return isinstance(key.kind, Section)
 
 
 def test_the_example_shows_every_key_with_its_default(tmp_path: Path) -> None:

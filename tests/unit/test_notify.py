@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,17 @@ def test_each_word_arrives_as_systemd_spells_it(systemd: socket.socket) -> None:
         b"EXTEND_TIMEOUT_USEC=2500000",
         b"STOPPING=1",
     ]
+
+
+def test_a_reload_begins_with_both_its_lines_in_one_message(systemd: socket.socket) -> None:
+    """Apart, systemd 253 and later would not take the second one for the first one's time."""
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    Notifier().reloading()
+    after = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    first, second = systemd.recv(4096).decode().split("\n")
+    name, _, microseconds = second.partition("=")
+    assert (first, name) == ("RELOADING=1", "MONOTONIC_USEC")
+    assert before <= int(microseconds) <= after
 
 
 def test_a_status_is_one_line_of_utf_8_and_can_not_smuggle_in_other_words(systemd: socket.socket) -> None:

@@ -6,10 +6,13 @@ record.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from replicad.core.effects import IdsFound
+from replicad.core.effects import IdsFound, Reconfigured
 from replicad.core.progress import Health, Phase
+from replicad.errors import InvariantError
 from tests.support.builders import LogBuilder
 from tests.support.script import MasterScript, level_with, opened, stored, welcome
 
@@ -408,3 +411,26 @@ def test_reserved_ids_of_the_log_do_not_make_memory_ask_the_disk() -> None:
     again.start()
     again.settle()
     assert again.post("018bcfe5")[0] == "disk: store 2..3 e2 commit=2"
+
+
+# --- other settings ---------------------------------------------------------------------------------------------
+
+
+def test_new_limits_and_timeouts_hold_from_the_next_event_on() -> None:
+    script = opened()
+    script.down("n3")
+    settings = replace(script.machine.settings, min_nodes=3, waiting_frames=1, heartbeat_s=0.02, window_bytes=4096)
+    assert script.feed(Reconfigured(settings)) == []
+    assert script.post("a") == ["answer #1: all UNAVAILABLE applied=no"]
+    assert script.machine.workers["n2"].window_bytes == 4096
+    assert script.machine.wake_at() <= script.now + 0.02
+
+    script.feed(Reconfigured(replace(settings, min_nodes=1)))
+    script.post("b", w=3)
+    assert script.post("c", w=3) == ["answer #3: all RATE_LIMITED applied=no"]
+
+
+def test_other_nodes_are_no_new_settings() -> None:
+    script = opened()
+    with pytest.raises(InvariantError, match="the nodes changed"):
+        script.feed(Reconfigured(replace(script.machine.settings, workers=("n2",))))

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from replicad.core.effects import State
+from replicad.core.effects import Reconfigured, State
 from replicad.core.frames import Align, AppendBatch, Fetch, Heartbeat, Refused, RootAnswer, RootQuery, Supply, Welcome
 from tests.support.builders import LogBuilder, messages
 from tests.support.script import WorkerScript, adjusted, following, master_log, sends, stored
@@ -55,6 +55,13 @@ def test_after_a_restart_the_promise_still_holds() -> None:
     assert again.hello("n1#1", 6) == ["n1#1 < refused epoch, promised 7", "hang up n1#1: epoch"]
     assert again.hello("n1#1", 7) == ["n1#1 < refused epoch, promised 7", "hang up n1#1: epoch"]
     assert again.hello("n3#1", 7, master="n3") == ["n3#1 < welcome e0 size=0 commit=0", "state following"]
+
+
+def test_new_timeouts_hold_at_once() -> None:
+    script = following()
+    heard = script.machine.wake_at() - script.machine.settings.unhealthy_s
+    script.feed(Reconfigured(replace(script.machine.settings, unhealthy_s=1.5)))
+    assert script.machine.wake_at() == heard + 1.5
 
 
 # --- masters that are refused -----------------------------------------------------------------------------------

@@ -1,0 +1,96 @@
+"""The kinds of events that the daemon logs: their stable ids for the journal, their meaning, and which ones repeat.
+
+Owns the catalogue, which the journal's fields, the rate limit of repeats and the man page are made from. An id, once
+published, stays with its event: operators search and alert by it (journalctl MESSAGE_ID=...).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """An event's id (sd-id128(3)), what it tells, and whether it comes again and again while its cause lasts."""
+
+    message_id: str
+    meaning: str
+    repeats: bool = False
+
+
+EVENTS: dict[str, Kind] = {
+    "starting": Kind("5a93c9359abb467ca40e007d46eac1a0", "The node has read its log from disk and begins."),
+    "listening": Kind("b2a2d66e959d428db4eacfa49da586cb", "It takes calls at its address."),
+    "open": Kind("f9a9f6db87e24c5ebd9363510a7a89fa", "A master's epoch is open: it takes posts."),
+    "read-only": Kind(
+        "3f8ea3e672c6491a8ad9c490ced84de5",
+        "A master's disk is full: it refuses posts, serves reads, and tries again by itself.",
+        repeats=True,
+    ),
+    "deposed": Kind(
+        "90d13f61878941ee8249bdaeabe7f7f6",
+        "A node has promised a higher epoch to another master: this one takes no more posts.",
+    ),
+    "following": Kind("c966c1d8d25445d6ba59a70484fe2772", "A worker follows a master.", repeats=True),
+    "follows": Kind(
+        "eb12d804128e47428b6869c4b624e3d1",
+        "A master's worker follows it: its log agrees with the master's up to SIZE.",
+        repeats=True,
+    ),
+    "unreachable": Kind(
+        "240c975c641b4c6e874973228d25bc9e",
+        "A worker can't be reached at its address; it is dialled again and again.",
+        repeats=True,
+    ),
+    "lost": Kind("4089fc6336dd4297b77492837b325d64", "The stream to a peer has ended.", repeats=True),
+    "suspected": Kind(
+        "f8e298191c6c436e9ee25b50cbaf26fd", "A peer is silent for longer than timeouts.suspect.", repeats=True
+    ),
+    "refused": Kind(
+        "7288e90055d4435d87197a58a1da77c1",
+        "A peer's frame or a whole peer was refused; REASON says what failed, and nothing was changed by it.",
+        repeats=True,
+    ),
+    "misplaced": Kind(
+        "c8ff257ca76b4814b094195fa35cb88e",
+        "Another node than the config says answers at a peer's address.",
+        repeats=True,
+    ),
+    "fork": Kind(
+        "de26dd3ac50741cc996011d2d6f00db8",
+        "A peer's log parts from this one below what is committed: one of two data folders is not of this log.",
+        repeats=True,
+    ),
+    "fetch": Kind(
+        "0361916c23d34f7cb5ece5e92bf64bdb", "An opening master fetches the tail of a peer that is ahead.", repeats=True
+    ),
+    "align": Kind(
+        "857891521e984a49a2f30c7af2fd9353",
+        "A worker has records that the master has not; it is told to put them aside.",
+        repeats=True,
+    ),
+    "quarantined": Kind(
+        "412426a79bcf409b9355ba15f34d0664",
+        "Records that never were committed were put aside, into the folder quarantine of the data folder.",
+    ),
+    "reloaded": Kind("e18e2101b978416e9dd7f62a3a6bb489", "A reload took what may change live."),
+    "needs_restart": Kind(
+        "b3cc07fe79df47b98ae044ceb1ab3292",
+        "A key of the reloaded config is not taken before a restart; KEY says which.",
+    ),
+    "reload_refused": Kind(
+        "cf629b2b7ced444fa19bced7b05fc8cd", "A fault of the reloaded config, of which nothing was taken."
+    ),
+    "call_failed": Kind(
+        "0ab05fb2786b452daab5ffa0953bf14c", "A call failed with a bug of ours; the caller was told 500."
+    ),
+    "not_started": Kind("4bda738a035a4705bc4fabac86cdc44f", "Why the node did not start."),
+    "fatal": Kind(
+        "3ab4dafe490c485facc6400d0b330cb1", "The node stops for a fault, so as not to go on with what it can't trust."
+    ),
+    "stopping": Kind("98635a641d4d4ba28b4d7553e51e8da1", "The node has begun to stop."),
+    "stopped": Kind("aeb7613a70c74f5396598336a1812e02", "It has stopped, and its log is closed."),
+    "library": Kind("e63f6aa06a8c410695e25d01c962e8af", "A warning or error of a library; LOGGER says which."),
+}
+
+CRITICAL = frozenset({"fatal"})  # syslog's crit rather than err: the service is going down

@@ -1,0 +1,130 @@
+"""What a reload takes of a changed config and what it leaves to a restart; never a mixture that breaks a rule."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from replicad.config import Config, parse
+from replicad.configkeys import Section, Sections, walk_keys
+from replicad.configreload import plan
+from replicad.errors import ConfigError
+from tests.unit.test_config import sample, vkey, with_node
+
+
+def config(**changes: Any) -> Config:
+    return parse(sample(**changes), env={})
+
+
+#: for each key a value that it does not have in the sample, by path; of the keys of nodes, one config each
+OTHER_VALUES: dict[str, Any] = {
+    "cluster": "other",
+    "role": "worker",
+    "listen": "127.0.0.1:6000",
+    "data_dir": "/srv/replicad",
+    "key": "/srv/node.key",
+    "min_nodes": "majority",
+    "reflection": False,
+    "write_concern.default": "all",
+    "write_concern.timeout": "7s",
+    "limits.payload": "2MiB",
+    "limits.batch": "2MiB",
+    "limits.batch_records": 100,
+    "limits.frame": "2MiB",
+    "limits.window": "16MiB",
+    "limits.queue": "128MiB",
+    "limits.waiting_frames": 5,
+    "limits.stream_frames": 5,
+    "limits.streams": 5,
+    "limits.connections": 5,
+    "limits.read": "2MiB",
+    "timeouts.heartbeat": "600ms",
+    "timeouts.suspect": "3s",
+    "timeouts.unhealthy": "11s",
+    "timeouts.reconnect_min": "200ms",
+    "timeouts.reconnect_max": "6s",
+    "timeouts.read_wait": "31s",
+    "timeouts.stop": "7s",
+    "log.level": "debug",
+    "log.format": "json",
+}
+
+
+def with_value(key: str, value: Any) -> Config:
+    section, _, name = key.rpartition(".")
+    return config(**({section: {name: value}} if section else {name: value}))
+
+
+def values() -> dict[str, Any]:
+    """Every key that stands by itself, with its declaration."""
+    return {
+        ".".join(map(str, path)): key
+        for path, key in walk_keys(Config)
+        if not isinstance(key.kind, Section | Sections) and path[0] not in ("nodes", "node")
+    }
+
+
+def test_there_is_another_value_for_every_key() -> None:
+    assert OTHER_VALUES.keys() == values().keys()
+
+
+@pytest.mark.parametrize("key", OTHER_VALUES)
+def test_a_key_is_taken_or_told_as_it_is_declared(key: str) -> None:
+    running, wanted = config(), with_value(key, OTHER_VALUES[key])
+    assert wanted != running
+    made = plan(running, wanted)
+    if values()[key].kind.live:
+        assert (made.config, [change.key for change in made.taken], made.need_restart) == (wanted, [key], ())
+    else:
+        assert (made.config, made.taken, [change.key for change in made.need_restart]) == (running, (), [key])
+
+
+def test_a_change_tells_both_values_as_the_file_would_have_them() -> None:
+    (change,) = plan(config(), config(timeouts={"stop": "1500ms"})).taken
+    assert (change.key, change.runs_with, change.wanted) == ("timeouts.stop", "8s", "1.5s")
+
+
+def test_what_is_live_is_taken_though_something_else_needs_a_restart() -> None:
+    made = plan(config(), config(listen="127.0.0.1:6000", log={"level": "debug"}, min_nodes="all"))
+    assert made.config == config(log={"level": "debug"}, min_nodes="all")
+    assert [change.key for change in made.taken] == ["min_nodes", "log.level"]
+    assert [change.key for change in made.need_restart] == ["listen"]
+
+
+def test_a_key_of_a_node_is_told_by_its_place_and_other_nodes_by_their_number() -> None:
+    wanted = parse(with_node(1, address="127.0.0.1:6000"), env={})
+    assert [change.key for change in plan(config(), wanted).need_restart] == ["nodes[1].address"]
+    fewer = config(nodes=sample()["nodes"][:2])
+    (change,) = plan(config(), fewer).need_restart
+    assert (change.key, change.runs_with, change.wanted) == ("nodes", "3 entries", "2 entries")
+
+
+def test_the_same_config_changes_nothing() -> None:
+    made = plan(config(), config())
+    assert (made.config, made.taken, made.need_restart) == (config(), (), ())
+
+
+def test_what_does_not_go_with_what_stays_is_refused_as_a_whole() -> None:
+    """In the file the queue holds a frame and a payload; with the frame that the node runs with it would not."""
+    wanted = config(limits={"frame": "4KiB", "queue": "2MiB"}, log={"level": "debug"})
+    with pytest.raises(ConfigError) as caught:
+        plan(config(), wanted)
+    (fault,) = caught.value.faults
+    assert fault.startswith("limits.queue: limits.queue (2MiB) is below limits.frame + limits.payload (5MiB)")
+    assert fault.endswith("; or restart, to have the whole file taken")
+
+    five = [{**sample()["nodes"][0], "name": f"n{n}", "address": f"127.0.0.1:{n}"} for n in range(1, 6)]
+    for node in five:
+        node["public_key"] = vkey(node["name"])
+    wanted = config(node="n1", nodes=five, write_concern={"default": 5})
+    with pytest.raises(ConfigError, match="is 5, but there are only 3 nodes"):
+        plan(config(), wanted)
+
+
+def test_a_config_that_holds_now_can_be_compared_again() -> None:
+    first = plan(config(), config(listen="127.0.0.1:6000", limits={"queue": "128MiB"})).config
+    again = plan(first, config(limits={"queue": "256MiB"}))
+    assert [change.runs_with for change in again.taken] == ["128MiB"]
+    assert dataclasses.replace(again.config.limits, queue_bytes=64 << 20) == config().limits
