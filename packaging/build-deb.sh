@@ -41,7 +41,7 @@ build_in() { # build_in RELEASE ROOT-TAR OUT
     stage "$work/replicad"
     [ -z "$version" ] || options="nocheck"
     command="cd /build/replicad && DEB_BUILD_OPTIONS='$options' dpkg-buildpackage --no-sign --build=full
-             && cd .. && lintian --fail-on error,warning --info ./*.changes"
+             && cd .. && lintian --fail-on error,warning ./*.changes"
     mkdir -p "$3"
     rm -f "$3"/*
     in_root "$1" "$2" \
