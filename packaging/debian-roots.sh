@@ -55,3 +55,14 @@ in_root() {
         --skip=update,setup,cleanup,output/mknod \
         --setup-hook="tar-in '$tar' /" "$@" "$release"
 }
+
+# host_root RELEASE: what a machine with systemd and SSH is booted from. It has nothing that replicad depends on; a package
+# that lacks a dependency is not to be helped. Keys and identity are made at its first boot.
+host_root() {
+    keep_root "$1" host "$(declare -f host_root)" --variant=minbase \
+        --include=systemd,systemd-sysv,dbus,libpam-systemd,iproute2,procps,ca-certificates,openssh-server \
+        --customize-hook='rm -f "$1"/etc/ssh/ssh_host_* "$1/etc/hostname" "$1/etc/resolv.conf"; : >"$1/etc/machine-id"' \
+        --customize-hook='mkdir -p "$1/etc/systemd/system/ssh.service.d" && printf "%s\n" "[Service]" "ExecStartPre=" \
+            "ExecStartPre=/usr/bin/ssh-keygen -A" "ExecStartPre=/usr/sbin/sshd -t" \
+            >"$1/etc/systemd/system/ssh.service.d/keys.conf"'
+}
