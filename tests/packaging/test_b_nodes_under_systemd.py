@@ -38,6 +38,11 @@ def restarted(single: Instances, name: str, *, was: int) -> int:
     return eventually_true(look, within_s=RESTART_S, what=f"restart of {name}")
 
 
+def cursor(single: Instances) -> str:
+    """Where the journal ends now."""
+    return single.host.says("journalctl --lines=1 --show-cursor | sed -n 's/^-- cursor: //p'")
+
+
 @contextmanager
 def file_changed(single: Instances, path: str, text: str) -> Iterator[None]:
     """Another content for a file on the host, for a while."""
@@ -70,11 +75,12 @@ def test_start_returns_when_the_node_is_ready_and_not_before(single: Instances) 
     single.host.ssh(f"systemctl start {units}")
 
 
-def test_status_has_the_daemons_own_line(single: Instances) -> None:
-    line = 'Status: "master open, epoch '
-    status = f"systemctl status {single.unit(MASTER)}"
-    eventually_true(lambda: line in single.host.says(status), within_s=RESTART_S, what="the status line")
-    assert 'Status: "worker following, epoch ' in single.host.says(f"systemctl status {single.unit(WORKERS[0])}")
+@pytest.mark.parametrize(
+    ("name", "line"), [(MASTER, 'Status: "master open, epoch '), (WORKERS[0], 'Status: "worker following, epoch ')]
+)
+def test_status_has_the_daemons_own_line(single: Instances, name: str, line: str) -> None:
+    status = f"systemctl status {single.unit(name)}"
+    eventually_true(lambda: line in single.host.says(status), within_s=RESTART_S, what=line)  # a new one every second
 
 
 @pytest.mark.parametrize("name", [MASTER, WORKERS[1]])
@@ -119,16 +125,33 @@ def test_a_broken_config_gives_one_clear_line_and_no_further_try(single: Instanc
     path = f"/etc/replicad/{name}.yaml"
     good = single.host.ssh(f"cat {path}").stdout
     single.host.ssh(f"systemctl stop {single.unit(name)}")
-    cursor = single.host.says("journalctl --show-cursor --lines=0").removeprefix("-- cursor: ")
+    since = cursor(single)
     with file_changed(single, path, good.replace("role: worker", "role: wroker")):
         assert single.host.ssh(f"systemctl start {single.unit(name)}", check=False).returncode != 0
     unit = properties(single.host, single.unit(name))
     assert (unit["ActiveState"], unit["ExecMainStatus"], unit["NRestarts"]) == ("failed", "3", "0")
-    said = f"journalctl --output=cat --after-cursor='{cursor}' SYSLOG_IDENTIFIER=replicad --unit {single.unit(name)}"
+    said = f"journalctl --output=cat --after-cursor='{since}' SYSLOG_IDENTIFIER=replicad --unit {single.unit(name)}"
     lines = single.host.says(said).splitlines()
     assert len(lines) == 1, lines
     assert f"{path}:3: role: " in lines[0]
     single.host.ssh(f"systemctl start {single.unit(name)}")
+
+
+def test_a_reload_takes_what_may_change_live_and_leaves_a_broken_config_alone(single: Instances) -> None:
+    name = WORKERS[0]
+    path, unit, pid = f"/etc/replicad/{name}.yaml", single.unit(name), main_pid(single, name)
+    good = single.host.ssh(f"cat {path}").stdout
+    with file_changed(single, path, f"{good}log: {{level: debug}}\n"):
+        single.host.ssh(f"systemctl reload {unit}")
+        post(single.host, "after a reload", w=3)
+    with file_changed(single, path, good.replace("role: worker", "role: wroker")):
+        since = cursor(single)
+        single.host.ssh(f"systemctl reload {unit}", check=False)
+        said = f"journalctl --output=cat --after-cursor='{since}' --unit {unit}"
+        eventually_true(lambda: "role: " in single.host.says(said), within_s=RESTART_S, what="the config's fault")
+        post(single.host, "after a reload of a broken config", w=3)
+    assert (state(single, name), main_pid(single, name)) == ("active", pid)
+    single.host.ssh(f"systemctl reload {unit}")
 
 
 def test_a_missing_key_gives_one_clear_line_and_no_further_try(single: Instances) -> None:
