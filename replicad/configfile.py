@@ -23,7 +23,6 @@ from replicad.errors import ConfigError
 FILE_BYTES = 1 << 20  # a config of 31 nodes has about 10 KiB; YAML takes some 100 times its size in memory
 
 _EXAMPLE = "begin with the example, packaging/examples/replicad.yaml (in a package: /usr/share/doc/replicad/examples)"
-_PLACEHOLDER = "+PUT-THE-LINE-OF-"  # what the example has for a public key
 _STANDARD_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
@@ -35,8 +34,7 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
     read or is not YAML.
     """
     path = Path(path)
-    text = _read(path)
-    document = _parse_yaml(path, text)
+    document = _parse_yaml(path, _read(path))
     if document.value is None:
         raise ConfigError([f"{path}: is empty; {_EXAMPLE}"])
     config, faults = examine(document.value, env=env)
@@ -44,21 +42,9 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ) -> Config:
     located = [*document.faults, *((_line_of(fault, document), fault) for fault in faults if fault.path not in told)]
     if config is None or located:
         located.sort(key=lambda line_and_fault: line_and_fault[0])
-        if told_once := _not_filled_in(path, text, [line for line, _ in located]):
-            raise ConfigError([told_once])
         raise ConfigError([fault.line("" if fault.variable else f"{path}:{line}") for line, fault in located])
     folder = path.absolute().parent
     return replace(config, data_dir=str(folder / config.data_dir), key_file=str(folder / config.key_file))
-
-
-def _not_filled_in(path: Path, text: str, fault_lines: list[int]) -> str:
-    """What to do next, where nothing is wrong but the public keys that the example leaves open; else nothing."""
-    lines = text.splitlines()
-    if not all(line <= len(lines) and _PLACEHOLDER in lines[line - 1] for line in fault_lines):
-        return ""
-    where = f"line{'s' * (len(fault_lines) > 1)} {', '.join(map(str, fault_lines))}"
-    make = "on each node run `replicad-cli keys generate NODE --out FILE`"
-    return f"{path}: has no public keys yet ({where}): {make}, put the lines that it prints there, and start again"
 
 
 @dataclass(frozen=True, slots=True)

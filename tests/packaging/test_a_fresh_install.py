@@ -24,7 +24,7 @@ def test_a_start_with_the_example_config_fails_at_once_and_one_line_says_why(fre
     assert (unit["ActiveState"], unit["ExecMainStatus"], unit["NRestarts"]) == ("failed", "3", "0")
     lines = fresh.says("journalctl --boot --output=cat SYSLOG_IDENTIFIER=replicad").splitlines()
     assert len(lines) == 1, lines
-    assert "/etc/replicad.yaml: has no public keys yet" in lines[0]
+    assert "/etc/replicad.yaml: is still the example" in lines[0]
     assert "replicad-cli keys generate NODE" in lines[0]
     assert lines[0] in fresh.says("systemctl status --full --lines=20 replicad; true")
 
