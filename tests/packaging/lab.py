@@ -33,6 +33,27 @@ def run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=RUN_S, check=check)
 
 
+#: Enter the control groups named before "--", then become the command behind it. Where one can't be entered (cpuset,
+#: while it has no processors) the guest makes do.
+_ENTER = 'while [ "$1" != -- ]; do echo $$ >"$1/cgroup.procs"; shift; done; shift; exec "$@"'
+
+
+def control_groups() -> list[Path]:
+    """Where this process is in every hierarchy of control groups that is mounted here."""
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    within = {
+        controllers.removeprefix("name="): path.lstrip("/")
+        for _, controllers, path in (line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines())
+    }
+    found = []
+    for _, folder, kind, options, *_ in mounts:
+        names = [""] if kind == "cgroup2" else [option.removeprefix("name=") for option in options.split(",")]
+        inside = next((within[name] for name in names if name in within), None)
+        if kind in ("cgroup", "cgroup2") and inside is not None and (Path(folder) / inside).is_dir():
+            found.append(Path(folder) / inside)
+    return found
+
+
 class Failed(AssertionError):
     """A command on a host did not do what was asked."""
 
@@ -47,6 +68,7 @@ class Host:
     ssh_options: list[str]
     pid: int = 0  # of systemd-nspawn while it runs
     _console: subprocess.Popen[bytes] | None = None
+    _groups: list[Path] = field(default_factory=list)
 
     @property
     def root(self) -> Path:
@@ -83,7 +105,12 @@ class Host:
     def boot(self, bridge: str) -> None:
         """Start the host and wait until one can log in. What it wrote in an earlier life is there again."""
         log = (self.folder / "console.log").open("ab")
-        command = ["systemd-nspawn", "--quiet", f"--directory={self.root}", f"--machine={self.name}", "--boot"]
+        # Its own control groups: in those of another host its systemd would kill and remove that host's.
+        self._groups = [group / self.name for group in control_groups()]
+        for group in self._groups:
+            group.mkdir(exist_ok=True)
+        command = ["sh", "-c", _ENTER, "sh", *map(str, self._groups), "--"]
+        command += ["systemd-nspawn", "--quiet", f"--directory={self.root}", f"--machine={self.name}", "--boot"]
         command += ["--register=no", "--keep-unit", f"--network-bridge={bridge}", "--resolv-conf=off", "--console=pipe"]
         self._console = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -113,6 +140,10 @@ class Host:
                 os.kill(int(child), signal.SIGKILL)
         self._console.wait(timeout=BOOT_S)
         self._console = None
+        for group in self._groups:
+            for path, _, _ in os.walk(group, topdown=False):
+                with contextlib.suppress(OSError):  # the kernel has not yet seen all of its processes off
+                    Path(path).rmdir()
         run("ip", "link", "delete", f"vb-{self.name}", check=False)  # it may outlive its host, and block the next boot
 
 

@@ -128,13 +128,15 @@ def test_a_broken_config_gives_one_clear_line_and_no_further_try(single: Instanc
     since = cursor(single)
     with file_changed(single, path, good.replace("role: worker", "role: wroker")):
         assert single.host.ssh(f"systemctl start {single.unit(name)}", check=False).returncode != 0
-    unit = properties(single.host, single.unit(name))
+        unit = properties(single.host, single.unit(name))
+    said = f"journalctl --output=cat --after-cursor='{since}' SYSLOG_IDENTIFIER=replicad | grep {path}; true"
+    eventually_true(lambda: single.host.says(said), within_s=RESTART_S, what="the config's fault")
+    lines, status = single.host.says(said).splitlines(), single.host.says(f"systemctl status {single.unit(name)}; true")
+    single.host.ssh(f"systemctl start {single.unit(name)}")
     assert (unit["ActiveState"], unit["ExecMainStatus"], unit["NRestarts"]) == ("failed", "3", "0")
-    said = f"journalctl --output=cat --after-cursor='{since}' SYSLOG_IDENTIFIER=replicad --unit {single.unit(name)}"
-    lines = single.host.says(said).splitlines()
     assert len(lines) == 1, lines
     assert f"{path}:3: role: " in lines[0]
-    single.host.ssh(f"systemctl start {single.unit(name)}")
+    assert f"{path}:3: role: " in status
 
 
 def test_a_reload_takes_what_may_change_live_and_leaves_a_broken_config_alone(single: Instances) -> None:
