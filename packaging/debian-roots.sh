@@ -49,11 +49,12 @@ build_root() {
 
 # in_root RELEASE TAR MMDEBSTRAP-HOOKS...: run the hooks on a throw-away copy of a root, with /proc and the like mounted.
 in_root() {
-    local release=$1 tar=$2
+    local release=$1 tar=$2 without=""
     shift 2
+    [ "$(id -u)" -eq 0 ] || without="--exclude='./dev/*'" # only root may make device nodes, and mmdebstrap brings its own
     mmdebstrap --quiet --variant=custom --format=null \
         --skip=update,setup,cleanup,output/mknod \
-        --setup-hook="tar-in '$tar' /" "$@" "$release"
+        --setup-hook="tar --extract --numeric-owner $without --file='$tar' --directory=\"\$1\"" "$@" "$release"
 }
 
 # host_root RELEASE: what a machine with systemd and SSH is booted from. It has nothing that replicad depends on; a package
