@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEBIAN_VENV ?= .venv-debian
+# The Debian releases that packages are built for and tested on.
+RELEASES ?= bookworm trixie
 # More arguments for pytest: make test ARGS="tests/unit -k tree"
 ARGS ?=
 # make sim: SEED=8123 replays that one, SEEDS=2000 runs so many; else new seeds are drawn for so many SECONDS.
@@ -19,7 +21,7 @@ DEBIAN_READY := $(DEBIAN_VENV)/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format format-check lint types proto man check-proto test-debian bench sim lock clean
+.PHONY: help run test check format format-check lint types proto man check-proto test-debian deb test-package bench sim lock clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +68,14 @@ check-proto: $(READY)  ## is the generated code up to date?
 # --tb=native: pytest's own tracebacks parse source, which in Debian 12's Python fails at times (python/cpython#106905).
 test-debian: $(DEBIAN_READY)  ## run the tests on Debian's own python3, grpcio, protobuf, cryptography
 	$(DEBIAN_VENV)/bin/python $(PYTEST) --tb=native $(ARGS)
+
+deb:  ## build the Debian packages of the last commit into build/deb (RELEASES="bookworm trixie")
+	packaging/build-deb.sh $(RELEASES)
+
+test-package: $(READY) deb  ## run the packages on hosts of Debian 12 and 13 with a real systemd; needs root
+	packaging/build-deb.sh --suffix +next $(RELEASES)
+	packaging/make-test-images.sh $(RELEASES)
+	$(PY) -m pytest -n 2 -m packaging tests/packaging $(ARGS)
 
 bench: $(READY)  ## measure the five workloads on a cluster of three
 	$(VENV)/bin/replicad-cli bench $(ARGS)

@@ -13,10 +13,13 @@ HERE = Path(__file__).parent
 #: Long tests first, so that all processors end together. Folders that are named nowhere come behind these.
 EARLY = ("simulation", "property", "unit")
 CLUSTERS = ("integration", "fault")
+PACKAGING, RELEASES = "packaging", ("bookworm", "trixie")
 
 
 def _rank(item: pytest.Item) -> int:
     folder = item.path.relative_to(HERE).parts[0]
+    if folder == PACKAGING:
+        return 0  # alone, and in the alphabet's order: see tests/packaging/conftest.py
     if folder in CLUSTERS:
         return len(EARLY) + 1
     return EARLY.index(folder) if folder in EARLY else len(EARLY)
@@ -28,11 +31,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """With ``-n``: all cluster tests are one piece of work, the last one, and every other test is one."""
+    """With ``-n``: all cluster tests are one piece of work, the last one; all packaging tests of a release are one; and
+    every other test is one."""
     from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 - there only where this hook is called
 
     class Pieces(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
         def _split_scope(self, nodeid: str) -> str:
+            if nodeid.startswith(f"{HERE.name}/{PACKAGING}/"):
+                return next((name for name in RELEASES if name in nodeid), nodeid)  # a lab each, two at a time
             return "clusters" if nodeid.startswith(tuple(f"{HERE.name}/{name}/" for name in CLUSTERS)) else nodeid
 
     config.option.loadscopereorder = False  # it would take the piece of many tests first
