@@ -1,6 +1,6 @@
 """SIGHUP: reads the config again, has what may change live taken, and says what needs a restart.
 
-Owns the order and what is said of it (docs/adr/0030 has why); what may be taken is :mod:`replicad.configreload`'s to
+Owns the order and what is said of it (docs/adr/0014 has why); what may be taken is :mod:`replicad.configreload`'s to
 decide. Must not know where values are used: ``apply`` carries them there.
 """
 

@@ -1,6 +1,6 @@
 """What the service manager is told of this node, and when: ready, status, signs of life, and that it needs more time.
 
-Owns when each is said (docs/adr/0031 has why). The words are :mod:`replicad.notify`'s; how the node is, others know.
+Owns when each is said (docs/adr/0015 has why). The words are :mod:`replicad.notify`'s; how the node is, others know.
 """
 
 from __future__ import annotations
