@@ -182,6 +182,7 @@ class Master:
         log.appended(append, log.tree)
         self._unstored.append(append)
         effects: list[Effect] = [StoreBatch(append, log.commit_size)]
+        self._commit_moved_at = float("inf")  # this batch tells, or one before it that a worker is yet to be sent
         for worker in self.workers.values():
             effects += worker.feed(log)
         return effects

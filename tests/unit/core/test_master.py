@@ -255,6 +255,20 @@ def test_a_commit_size_that_a_batch_has_carried_is_not_told_again() -> None:
     assert script.tick(0.006) == []
 
 
+def test_while_batches_go_out_they_tell_the_commit_size_and_nothing_else_does() -> None:
+    script = opened(announce_s=0.005)
+    script.tick(0.01)
+    script.post("a")
+    script.settle()
+    script.acks("n2", 2)
+    script.tick(0.003)
+    script.post("b")
+    script.settle()
+    script.acks("n2", 3)
+    assert script.tick(0.003) == []  # 6 ms after the first move, 3 ms after the one that no batch has carried
+    assert script.tick(0.003) == ["n2 < heartbeat commit=3 probe=0", "n3 < heartbeat commit=3 probe=0"]
+
+
 # --- the window, and workers that lag ---------------------------------------------------------------------------
 
 
