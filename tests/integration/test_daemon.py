@@ -309,7 +309,9 @@ async def test_the_json_log_is_an_object_a_line(tmp_path: Path) -> None:
     for node in cluster.nodes:
         lines = [json.loads(line) for line in log_lines(node)]
         assert all({"time", "level", "event"} <= line.keys() for line in lines)
-        assert [line["event"] for line in lines][-2:] == ["stopping", "stopped"]
+        events = [line["event"] for line in lines]
+        assert "stopping" in events
+        assert events[-1] == "stopped"  # between the two, what was under way may have its say
 
 
 # --- leaving ----------------------------------------------------------------------------------------------------------

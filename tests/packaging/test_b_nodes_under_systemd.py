@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
+from replicad.logevents import EVENTS
 from tests.packaging.cluster import MASTER, NAMES, WORKERS, Instances, listed, post
 from tests.packaging.lab import properties
 from tests.support.waiting import eventually_true
@@ -17,6 +19,7 @@ pytestmark = [pytest.mark.packaging, pytest.mark.timeout(300)]
 STOP_S = 10.0  # what the daemon promises
 RESTART_S = 30.0  # RestartSec, a start, and a machine that boots other hosts meanwhile
 WATCHDOG_S = 3
+START_S = 3  # of TimeoutStartSec, for a start that takes longer
 
 
 def state(single: Instances, name: str) -> str:
@@ -73,6 +76,47 @@ def test_start_returns_when_the_node_is_ready_and_not_before(single: Instances) 
     single.host.ssh(f"systemctl start {single.unit(MASTER)}")  # joins the start that is under way
     post(single.host, "ready", w=2)
     single.host.ssh(f"systemctl start {units}")
+
+
+def test_a_start_that_waits_for_a_majority_outlasts_its_units_timeout(single: Instances) -> None:
+    unit = single.unit(MASTER)
+    drop_in = f"/run/systemd/system/{unit}.d/timeout.conf"
+    single.host.ssh(f"systemctl stop {' '.join(map(single.unit, NAMES))}")
+    single.host.write(drop_in, f"[Service]\nTimeoutStartSec={START_S}\n")
+    single.host.ssh(f"systemctl daemon-reload && systemctl start --no-block {unit}")
+
+    def waits_longer() -> bool:
+        began_us = int(properties(single.host, unit)["InactiveExitTimestampMonotonic"])
+        assert state(single, MASTER) == "activating"
+        return time.clock_gettime(time.CLOCK_MONOTONIC) - began_us / 1e6 > 2 * START_S
+
+    eventually_true(waits_longer, within_s=RESTART_S, what="a start of twice its timeout")
+    single.host.ssh(f"rm {drop_in} && systemctl daemon-reload")
+    single.host.ssh(f"systemctl start {' '.join(map(single.unit, WORKERS))}")
+    single.host.ssh(f"systemctl start {unit}")  # joins the start that is under way
+    assert properties(single.host, unit)["NRestarts"] == "0"
+    post(single.host, "after a long start", w=3)
+
+
+def test_the_journal_has_fields_to_search_by(single: Instances) -> None:
+    name, since = WORKERS[1], cursor(single)
+    single.host.ssh(f"systemctl restart {single.unit(name)}")
+    post(single.host, "the worker follows again", w=3)
+
+    def found(unit: str, *matches: str) -> list[dict[str, str]]:
+        search = f"journalctl --unit {unit} --after-cursor='{since}' --output=json {' '.join(matches)}"
+        return [json.loads(line) for line in single.host.says(search).splitlines()]
+
+    def on_the_master() -> list[dict[str, str]]:
+        return found(single.unit(MASTER), f"PEER={name}", "EVENT=follows")
+
+    (follows,) = eventually_true(on_the_master, within_s=RESTART_S, what="the master's line about its worker")
+    assert (follows["MESSAGE_ID"], follows["PRIORITY"]) == (EVENTS["follows"].message_id, "6")
+    (lost,) = found(single.unit(MASTER), f"MESSAGE_ID={EVENTS['lost'].message_id}")
+    assert (lost["PEER"], lost["PRIORITY"]) == (name, "4")
+    (following,) = found(single.unit(name), "EVENT=following")
+    assert (following["PEER"], int(following["EPOCH"]) > 0) == (MASTER, True)
+    assert found(single.unit(MASTER), "--priority=err") == []
 
 
 @pytest.mark.parametrize(

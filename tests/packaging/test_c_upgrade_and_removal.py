@@ -48,6 +48,16 @@ def test_a_reinstall_restarts_them_too_and_keeps_all_files(single: Instances) ->
     assert MARK in single.host.ssh("cat /etc/replicad.yaml").stdout
 
 
+def test_an_upgrade_of_a_master_that_waits_for_a_majority_does_not_wait_with_it(single: Instances) -> None:
+    workers = " ".join(map(single.unit, WORKERS))
+    single.host.ssh(f"systemctl stop {workers}")
+    said = single.host.says(f"{APT} install --reinstall /srv/next/*.deb")
+    assert "not ready yet" in said
+    assert properties(single.host, single.unit(MASTER))["ActiveState"] == "activating"
+    single.host.ssh(f"systemctl start {workers} {single.unit(MASTER)}")
+    post(single.host, "after an upgrade without a majority", w=3)
+
+
 def test_a_removal_stops_the_nodes_and_keeps_data_keys_and_configs(single: Instances) -> None:
     before = everything(single, MASTER)
     single.host.ssh(f"{APT} remove replicad")
