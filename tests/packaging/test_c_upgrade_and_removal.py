@@ -26,6 +26,8 @@ def test_an_upgrade_restarts_the_nodes_that_run_and_no_other(single: Instances) 
     single.host.ssh(f"systemctl stop {single.unit(WORKERS[1])} && printf %s '{MARK}' >>/etc/replicad.yaml")
     post(single.host, "before the upgrade", w=2)
     was, before = pids(single), everything(single, MASTER)
+    unit_changed = f"/run/systemd/system/{single.unit(MASTER)}.d/changed.conf"
+    single.host.write(unit_changed, "[Service]\nEnvironment=BY_THE_NEW_UNIT=1\n")  # and no daemon-reload of our own
 
     single.host.ssh(f"{APT} install /srv/next/*.deb")
 
@@ -33,6 +35,7 @@ def test_an_upgrade_restarts_the_nodes_that_run_and_no_other(single: Instances) 
     now = pids(single)
     assert [name for name in NAMES if now[name] != was[name]] == [MASTER, WORKERS[0]]
     assert now[WORKERS[1]] == 0
+    assert "BY_THE_NEW_UNIT=1" in single.host.says(f"tr '\\0' '\\n' </proc/{now[MASTER]}/environ").splitlines()
     assert properties(single.host, "replicad")["ActiveState"] == "inactive"
     post(single.host, "after the upgrade", w=2)
     assert everything(single, MASTER) == [*before, "after the upgrade"]
