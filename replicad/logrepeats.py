@@ -49,6 +49,7 @@ class Repeats(logging.Filter):
         super().__init__()
         self._clock = clock
         self._repeats: dict[Key, _Repeat] = {}
+        self._forgotten: list[_Repeat] = []  # and their count is not told yet
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is logged; it gains ``left_out`` where there is something to tell."""
@@ -74,6 +75,10 @@ class Repeats(logging.Filter):
     def owed(self, *, all_of_them: bool = False) -> Iterator[logging.LogRecord]:
         """The latest of those that were left out and had no successor by now, with the count of them."""
         now = self._clock()
+        forgotten, self._forgotten = self._forgotten, []
+        for repeat in forgotten:
+            repeat.told(now)
+            yield repeat.latest
         for repeat in self._repeats.values():
             if repeat.left_out and (all_of_them or now >= repeat.due):
                 repeat.interval_s = min(2 * repeat.interval_s, LONGEST_S)
@@ -84,6 +89,8 @@ class Repeats(logging.Filter):
         repeat = self._repeats.get(key)
         if repeat is None:
             if len(self._repeats) >= KINDS:
-                del self._repeats[next(iter(self._repeats))]
+                oldest = self._repeats.pop(next(iter(self._repeats)))
+                if oldest.left_out:
+                    self._forgotten.append(oldest)
             repeat = self._repeats[key] = _Repeat(record, seen=self._clock())
         return repeat

@@ -100,6 +100,17 @@ def test_peers_that_make_up_names_do_not_fill_the_memory() -> None:
     assert len(log.repeats._repeats) == KINDS
 
 
+def test_what_is_forgotten_for_them_has_its_count_told_first() -> None:
+    log = Log()
+    while log.event(peer="node-2"):
+        pass
+    for number in range(KINDS):
+        log.event("refused", peer=str(number))
+    assert [count for _, count in log.lines if count] == [1]
+    log.tell_owed(all_of_them=True)
+    assert [count for _, count in log.lines if count] == [1], "once is enough"
+
+
 @given(st.lists(st.tuples(st.floats(0, 5000), st.sampled_from(["node-2", "node-3"])), max_size=200))
 def test_not_one_is_untold_however_they_come(waits: list[tuple[float, str]]) -> None:
     log = Log()

@@ -234,33 +234,31 @@ def test_the_next_batch_tells_workers_the_commit_size() -> None:
     ]
 
 
-def test_a_commit_size_that_no_batch_has_carried_is_told_by_itself_soon() -> None:
+def with_an_untold_commit_size() -> MasterScript:
+    """A record is committed, no batch has gone out since, and workers are told by themselves after 5 ms."""
     script = opened(announce_s=0.005)
     script.tick(0.01)
     script.post("a")
     script.settle()
     script.acks("n2", 2)
+    return script
+
+
+def test_a_commit_size_that_no_batch_has_carried_is_told_by_itself_soon() -> None:
+    script = with_an_untold_commit_size()
     assert script.machine.wake_at() == pytest.approx(script.now + 0.005)
     assert script.tick(0.006) == ["n2 < heartbeat commit=2 probe=0", "n3 < heartbeat commit=2 probe=0"]
     assert script.tick(0.006) == []
 
 
 def test_a_commit_size_that_a_batch_has_carried_is_not_told_again() -> None:
-    script = opened(announce_s=0.005)
-    script.tick(0.01)
-    script.post("a")
-    script.settle()
-    script.acks("n2", 2)
+    script = with_an_untold_commit_size()
     script.post("b")
     assert script.tick(0.006) == []
 
 
 def test_while_batches_go_out_they_tell_the_commit_size_and_nothing_else_does() -> None:
-    script = opened(announce_s=0.005)
-    script.tick(0.01)
-    script.post("a")
-    script.settle()
-    script.acks("n2", 2)
+    script = with_an_untold_commit_size()
     script.tick(0.003)
     script.post("b")
     script.settle()
