@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,7 +27,16 @@ from replicad.configvalues import is_name
 from replicad.errors import KeyFileError
 from replicad.vkeys import Verifier, make_verifier, parse_vkey
 
-__all__ = ["Signer", "Verifier", "check_matches", "credential_file", "generate", "load_signer", "parse_vkey"]
+__all__ = [
+    "Signer",
+    "Verifier",
+    "check_matches",
+    "credential_file",
+    "generate",
+    "load_signer",
+    "parse_vkey",
+    "read_again",
+]
 
 CREDENTIAL = "node.key"  # as the unit's LoadCredential names it
 
@@ -52,16 +61,22 @@ class Signer:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a signer is not to be pickled")
 
+    @property
+    def key_id(self) -> str:
+        """The key's id, in hex."""
+        return self.verifier.key_id.hex()
+
     def sign(self, statement: bytes) -> bytes:
         """The 64-byte Ed25519 signature (RFC 8032) over ``statement``."""
         return self._private.sign(statement)
 
 
-def generate(name: str, path: str | Path) -> str:
+def generate(name: str, path: str | Path, *, owner: tuple[int, int] | None = None) -> str:
     """Make a key for node ``name``, write the private part to ``path``, return the public one as a vkey line.
 
-    The file appears whole and synced, with mode 0600, or not at all. KeyFileError when ``name`` is no node's name,
-    when ``path`` exists (nothing is ever overwritten: a lost key is lost for good), or when it can't be written.
+    ``owner``: the user and group that the file is to have; none: ours. The file appears whole and synced, with mode
+    0600, or not at all. KeyFileError when ``name`` is no node's name, when ``path`` exists (nothing is ever
+    overwritten: a lost key is lost for good), or when it can't be written.
     """
     path = Path(path)
     if not is_name(name):
@@ -69,7 +84,7 @@ def generate(name: str, path: str | Path) -> str:
     private = Ed25519PrivateKey.generate()
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        _write_new(path, pem)
+        _write_new(path, pem, owner)
     except FileExistsError as exc:
         raise KeyFileError(f"{path} exists and is never overwritten; give another path, or move it away first") from exc
     except FileNotFoundError as exc:
@@ -117,13 +132,31 @@ def load_signer(path: str | Path, name: str, *, env: Mapping[str, str] = os.envi
     return Signer(name, _parse_private(path, pem, name))
 
 
-def check_matches(signer: Signer, public_key: str) -> None:
-    """KeyFileError unless ``public_key``, this node's line in the config, is that of the key that it signs with."""
-    if parse_vkey(public_key) != signer.verifier:
+def check_matches(signer: Signer, public_keys: Sequence[str]) -> None:
+    """KeyFileError unless the signer's key is one of ``public_keys``, the lines that its node may sign with."""
+    if not _matches(signer, public_keys):
         raise KeyFileError(
-            f"the key file of {signer.name} is that of {signer.verifier.line}, the config says {public_key.strip()};"
+            f"the key file of {signer.name} is that of {signer.verifier.line}, the config says"
+            f" {' or '.join(line.strip() for line in public_keys)};"
             " put the first into the config of every node, or put the right key file back"
         )
+
+
+def read_again(signer: Signer, path: str | Path, public_keys: Sequence[str]) -> tuple[Signer, KeyFileError | None]:
+    """What the node is to sign with once ``public_keys`` are the lines that it may sign with: the key in the file now,
+    else the one that it has, with why the file's can't be taken. Raises KeyFileError when neither may sign."""
+    try:
+        found = load_signer(path, signer.name)
+        check_matches(found, public_keys)
+    except KeyFileError as exc:
+        if not _matches(signer, public_keys):
+            raise
+        return signer, exc
+    return found, None
+
+
+def _matches(signer: Signer, public_keys: Sequence[str]) -> bool:
+    return any(parse_vkey(line) == signer.verifier for line in public_keys)
 
 
 def _parse_private(path: Path, pem: bytes, name: str) -> Ed25519PrivateKey:
@@ -157,7 +190,7 @@ def _is_credential(path: Path, env: Mapping[str, str]) -> bool:
     return bool(folder) and path.resolve().is_relative_to(Path(folder).resolve())
 
 
-def _write_new(path: Path, content: bytes) -> None:
+def _write_new(path: Path, content: bytes, owner: tuple[int, int] | None) -> None:
     """Create ``path`` with ``content``, whole and synced; an OSError (FileExistsError ...) leaves nothing behind."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -165,6 +198,8 @@ def _write_new(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), _OWNER_ONLY)
+            if owner not in (None, (os.geteuid(), os.getegid())):
+                os.fchown(file.fileno(), *owner)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -172,10 +207,11 @@ def _write_new(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             draft.unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have the folder's entries on disk: what was made, renamed or removed in it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

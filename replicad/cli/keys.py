@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from replicad import keys
+from replicad.cli import rotate
 from replicad.cli.options import Session, epilog, output_option
 from replicad.cli.output import Output
 from replicad.configvalues import is_name
@@ -19,7 +20,10 @@ SUFFIX = ".key"
 @click.group("keys", no_args_is_help=False)
 @output_option
 def command() -> None:
-    """Make and show node keys."""
+    """Make, show and replace node keys."""
+
+
+command.add_command(rotate.command)
 
 
 @command.command(

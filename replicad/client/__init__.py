@@ -11,7 +11,7 @@
 
 from replicad.client.aio import AsyncClient
 from replicad.client.sync import Client
-from replicad.client.types import NewMessage, NodeStatus, Outcome, Posted, Record, Status
+from replicad.client.types import NewMessage, NodeKey, NodeStatus, Outcome, Posted, Record, Status
 from replicad.errors import (
     Applied,
     BadRequest,
@@ -42,6 +42,7 @@ __all__ = [
     "IdConflict",
     "InternalError",
     "NewMessage",
+    "NodeKey",
     "NodeStatus",
     "NotFound",
     "NotMaster",

@@ -6,18 +6,19 @@ lasts; what is broken here must never be reachable from the product.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from replicad.core import opening, posts, worker
 from replicad.core.batch import Append, Batch
-from replicad.core.check import Verifier, check_batch, check_records
+from replicad.core.check import check_records
 from replicad.core.common import CommonSize
 from replicad.core.duplicates import RecentIds
 from replicad.core.effects import Effect, Send
 from replicad.core.frames import Ack, Align, AppendBatch, Hello
+from replicad.core.keyring import Keyring
 from replicad.core.master import Master
 from replicad.core.opening import Opening
 from replicad.core.ownlog import OwnLog
@@ -190,14 +191,7 @@ def logs_are_aligned_without_comparing_roots() -> list[Replacement]:
 
 @breakage(within_seeds=200)
 def a_worker_does_not_verify_signatures() -> list[Replacement]:
-    class Credulous:
-        def verify(self, signature: bytes, statement: bytes) -> bool:
-            return True
-
-    def check(batch: Batch, *, verifiers: Mapping[str, Verifier], **rest: Any) -> tuple[Append, Tree]:
-        return check_batch(batch, verifiers=dict.fromkeys(verifiers, Credulous()), **rest)
-
-    return [(worker, "check_batch", check)]
+    return [(Keyring, "check", lambda self, batch, statement: None)]
 
 
 @breakage(within_seeds=200)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from replicad.core.effects import State
+from replicad.core.keyring import Keyring, NodeKey
 from replicad.core.master import Master
 from replicad.core.settings import Settings
 from replicad.core.start import StoreState
@@ -31,7 +32,7 @@ class Cluster:
         self.checker = Checker(world, self.history, voters=profile.nodes)
         self.network = Network(world, profile)
         names = [f"node-{number}" for number in range(1, profile.nodes + 1)]
-        self.verifiers = {name: RememberingVerifier(name) for name in names}
+        self.keyring = Keyring({name: [NodeKey(name, RememberingVerifier(name))] for name in names})
         self.nodes = {name: Node(self, name) for name in names}
         self.disk_s = {name: self._disk_s() for name in names}
         self.appointed = names[0]

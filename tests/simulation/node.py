@@ -117,14 +117,14 @@ class Node:
         """A new process, from what the disk has."""
         self.life += 1
         state = self.cluster.loaded(self)
-        settings, verifiers = self.cluster.settings(self.name), self.cluster.verifiers
+        settings, keyring = self.cluster.settings(self.name), self.cluster.keyring
         self.disk = Disk(self, write_s=self.cluster.disk_s[self.name], read_s=self.cluster.profile.read_s)
         if master:
             sign, salts = signer(self.name).sign, self.world.rng.randbytes
             sealer = Sealer(settings.cluster, self.name, sign, encode_records, salts)
-            self.machine = Master(settings, state, sealer=sealer, verifiers=verifiers, decode=decode_records)
+            self.machine = Master(settings, state, sealer=sealer, keyring=keyring, decode=decode_records)
         else:
-            self.machine = Worker(settings, state, verifiers=verifiers, decode=decode_records)
+            self.machine = Worker(settings, state, keyring=keyring, decode=decode_records)
         self.world.log(self.name, "starts as", "master" if master else "worker", state)
         self.checker.started(self)
         self.commit_on_disk = state.commit_size

@@ -138,7 +138,7 @@ def _audit(cluster: Cluster) -> None:
             tree=tree,
             last_epoch=last_epoch,
             cluster=CLUSTER,
-            verifiers=cluster.verifiers,
+            keyring=cluster.keyring,
             decode=decode_records,
         )
         last_epoch = batch.epoch

@@ -13,12 +13,13 @@ from hashlib import sha256
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from replicad.core.batch import Append
+from replicad.core.keyring import Keyring, NodeKey
 from replicad.core.record import Messages, encode_headers
 from replicad.core.seal import Part, Sealer
 from replicad.core.settings import Settings
 from replicad.core.start import StoreState
 from replicad.core.tree import Tree
-from replicad.keys import Signer, Verifier
+from replicad.keys import Signer
 from replicad.wire.codec import encode_records
 
 CLUSTER = "test"
@@ -32,9 +33,9 @@ def signer(node: str) -> Signer:
     return Signer(node, Ed25519PrivateKey.from_private_bytes(sha256(b"test key of " + node.encode()).digest()))
 
 
-def verifiers(nodes: Sequence[str] = NODES) -> dict[str, Verifier]:
+def keyring(nodes: Sequence[str] = NODES) -> Keyring:
     """The public keys that a config of these nodes has."""
-    return {node: signer(node).verifier for node in nodes}
+    return Keyring({node: [NodeKey(signer(node).key_id, signer(node).verifier)] for node in nodes})
 
 
 def settings(node: str = "n1", *, voters: int = 3, cluster: str = CLUSTER) -> Settings:
