@@ -29,8 +29,7 @@ def _examples(step: str) -> str:
         f"""\
 Examples:
   replicad-cli keys rotate {step}
-  replicad-cli keys rotate {step} --config /etc/replicad/node-1.yaml \\
-    --key /etc/credstore/replicad@node-1.key""",
+  replicad-cli keys rotate {step} --config n1.yaml --key /etc/credstore/n1.key""",
     )
 
 
@@ -104,7 +103,7 @@ def retire(session: Session, /, **where: Any) -> None:
     """Say up to which offset the old key is to be believed, and remove its private file.
 
     Refused while the node may still sign with the old key. The offset is where the last batch ends that the old key has
-    signed in this node's log; `until` with it goes into every node's config.
+    signed in this node's log. Every node's config gets it.
     """
     _step("retire")(session, **where)
 

@@ -33,8 +33,8 @@ Exit code 10: it does not prove; 3: there is no folder that can be verified.""",
 Examples:
   replicad-cli verify --config /etc/replicad.yaml
   replicad-cli verify ./copy-of-data --config /etc/replicad.yaml
-  replicad-cli verify ./data --cluster prod --key node-1+5d8a...+AZ... \\
-    --key node-1+0c41...+AW...@120455 --key node-2+...""",
+  replicad-cli verify ./data --cluster prod --key node-1+5d8a...+AZ... --key node-2+...
+  replicad-cli verify ./data --cluster prod --key node-1+5d8a... --key node-1+0c41...@120455""",
     ),
 )
 @click.argument("data_dir", type=click.Path(path_type=Path), required=False)
