@@ -49,7 +49,7 @@ def _options(function: _Function) -> _Function:
         "key_file",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="The node's private key file.  [default: the config's key]",
+        help="The node's private key file, where the config does not name it.  [default: the config's key]",
     )
     timeout = timeout_option("2s", "How long to wait for each node's answer.")
     return output_option(config(key(timeout(function))))

@@ -12,7 +12,7 @@ from typing import Any
 from replicad.cli.errors import Failure
 from replicad.cli.options import Session
 from replicad.cli.output import Output
-from replicad.cli.rotationview import View, advice, fields_of, look, text_of
+from replicad.cli.rotationview import View, advice, comes_to, fields_of, look, text_of
 from replicad.client import Status
 from replicad.errors import ExitCode
 from replicad.nodekeys import node_key
@@ -56,12 +56,10 @@ def retire(session: Session, **where: Any) -> None:
     own = view.answers[view.node.name]
     if not isinstance(own, Status) or own.key_id != view.current.key_id:
         raise _not_yet(f"it is not certain that {view.node.name} signs with the new key", advice(view), view)
-    ahead = max(each.commit_size for each in view.answers.values() if isinstance(each, Status))
-    if own.size < ahead:
-        text = (
-            f"{view.node.name} has {own.size} records of {ahead}: what the old key signed may be among those it lacks"
-        )
-        raise Failure(text, exit_code=ExitCode.TRY_AGAIN, remedy="try again when it is level")
+    ahead = max(each.size for each in view.answers.values() if isinstance(each, Status))
+    if not comes_to(session, view, ahead, where["timeout_s"]):
+        text = f"{view.node.name} lacks some of {ahead} records, and the old key may have signed some of those"
+        raise Failure(f"{text}; nothing was changed", exit_code=ExitCode.TRY_AGAIN, remedy="try again when it is level")
     untils = _untils(view)
     _show(session, view, untils)
     for path in view.old.values():

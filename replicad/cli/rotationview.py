@@ -6,12 +6,10 @@ Owns the words. Must not change anything: the files are :mod:`replicad.rotation`
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-import click
 
 from replicad import configfile
 from replicad.cli.connect import make_client, run
@@ -22,6 +20,8 @@ from replicad.config import Config, FormerKey, Node
 from replicad.errors import Forbidden, ServiceError, Unauthorized, Unavailable
 from replicad.keys import Signer
 from replicad.rotation import KeyFiles
+
+LOOK_AGAIN_S = 0.05  # a worker is behind by milliseconds while posts go on
 
 Answer = Status | ServiceError
 
@@ -102,9 +102,7 @@ class View:
 
 def look(session: Session, config_file: Path, key_file: Path | None, timeout_s: float) -> View:
     """Read config and key files, and ask every node. Raises what they raise; Failure when a token is refused."""
-    config = configfile.load(config_file, signs=False)
-    if key_file is None and config.key_file == os.devnull:
-        raise click.UsageError(f"{config_file} names no key file: give it with --key.")
+    config = configfile.load(config_file, signs=key_file is None)
     files = KeyFiles(config.node, key_file or Path(config.key_file))
     current, following, old = files.current(), files.following(), files.old()
     answers = run(_ask(session, config, timeout_s))
@@ -129,6 +127,20 @@ async def _ask(session: Session, config: Config, timeout_s: float) -> dict[str, 
     async with make_client(session, timeout_s=timeout_s) as client:
         answers = await asyncio.gather(*map(one, config.nodes))
     return dict(zip((node.name for node in config.nodes), answers, strict=True))
+
+
+def comes_to(session: Session, view: View, size: int, timeout_s: float) -> bool:
+    """Wait until this node has so many records on disk; whether that came in time."""
+
+    async def wait() -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s), make_client(session, timeout_s=timeout_s) as client:
+                while (await client.status(view.node.address)).size < size:  # noqa: ASYNC110 - another process's doing
+                    await asyncio.sleep(LOOK_AGAIN_S)
+                return True
+        return False
+
+    return run(wait())
 
 
 def advice(view: View) -> str:
