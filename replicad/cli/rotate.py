@@ -17,10 +17,10 @@ DEFAULT_CONFIG = "/etc/replicad.yaml"
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _FIELDS = """\
-Json: node, state (steady, prepared, activated), key_file, key_id, next_key_id,
-  old_key_ids, signs_with (null: the node does not say), public_key and
-  former_keys (as every config is to have them), unaware (nodes that do not
-  know that public key), unreachable, next."""
+Json: node, state (steady, prepared, activated), key_file, key_id,
+  next_key_id, old_key_ids, signs_with (null: the node does not say),
+  public_key and former_keys (as every config is to have them), unaware
+  (nodes that do not know that public key), unreachable, next."""
 
 
 def _examples(step: str) -> str:

@@ -146,15 +146,15 @@ def test_several_keys_of_a_node_are_taken_each_believed_as_far_as_it_says(
     for until in ("", f"@{size}", f"@{size + 5}"):
         out = cli.good("verify", str(copy), "--cluster", "dev", *keys, "--key", master + until).out
         assert out.startswith("good: ")
-    for until in (0, 1, size - 1):
-        ran = cli.run("verify", str(copy), "--cluster", "dev", *keys, "--key", f"{master}@{until}", "--output", "json")
+    for end in (0, 1, size - 1):
+        ran = cli.run("verify", str(copy), "--cluster", "dev", *keys, "--key", f"{master}@{end}", "--output", "json")
         assert (ran.code, ran.objects[0]["ok"]) == (10, False)
         assert ran.objects[0]["reason"].startswith("revoked: ")
-        assert ran.objects[0]["bad_offset"] <= until
+        assert ran.objects[0]["bad_offset"] <= end
     error = cli.fails(3, "verify", str(copy), "--cluster", "dev", *keys, "--key", f"{newer}@5")
     assert "--key number 4: that key of node-1 is given already, with another @" in error["message"]
-    for until in ("", "-1", "ten", "1e3"):
-        error = cli.fails(3, "verify", str(copy), "--cluster", "dev", "--key", f"{master}@{until}")
+    for wrong in ("", "-1", "ten", "1e3"):
+        error = cli.fails(3, "verify", str(copy), "--cluster", "dev", "--key", f"{master}@{wrong}")
         assert "--key number 1: what stands behind @ is " in error["message"]
 
 
