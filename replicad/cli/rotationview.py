@@ -103,7 +103,9 @@ class View:
 def look(session: Session, config_file: Path, key_file: Path | None, timeout_s: float) -> View:
     """Read config and key files, and ask every node. Raises what they raise; Failure when a token is refused."""
     config = configfile.load(config_file, signs=key_file is None)
-    files = KeyFiles(config.node, key_file or Path(config.key_file))
+    files = KeyFiles(
+        config.node, (key_file or Path(config.key_file)).resolve()
+    )  # it may be a link to the one to replace
     current, following, old = files.current(), files.following(), files.old()
     answers = run(_ask(session, config, timeout_s))
     for answer in answers.values():
