@@ -40,8 +40,9 @@ def activate(session: Session, **where: Any) -> None:
         return
     if following.verifier.line not in view.node.signing_keys:
         raise _not_yet(f"this node's config does not have the new key {following.key_id}", advice(view), view)
-    if unaware := view.unaware_of(following.key_id):
-        raise _not_yet(f"the new key {following.key_id} is not known to {', '.join(unaware)}", advice(view), view)
+    if view.unaware:
+        text = f"the new key {following.key_id}, or one before it, is not in the config of {', '.join(view.unaware)}"
+        raise _not_yet(text, advice(view), view)
     view.files.activate()
     _show(session, view.again())
 

@@ -68,12 +68,15 @@ class View:
         """The nodes that do not answer, and why."""
         return {name: plain(each.message) for name, each in self.answers.items() if isinstance(each, ServiceError)}
 
-    def unaware_of(self, key_id: str) -> list[str]:
-        """The nodes that answer, and in whose config this key may not sign for this node."""
+    @property
+    def unaware(self) -> list[str]:
+        """The nodes that answer, and in whose config not all may sign for this node that are to: the newest key, and
+        those that this node's own config lets sign."""
+        wanted = {(_key_id(line), None) for line in (self.newest.verifier.line, *self.node.signing_keys)}
         return [
             name
             for name, each in self.answers.items()
-            if isinstance(each, Status) and (key_id, None) not in _keys_at(each, self.node.name)
+            if isinstance(each, Status) and not wanted <= _keys_at(each, self.node.name)
         ]
 
     def late(self) -> list[str]:
@@ -152,7 +155,7 @@ def advice(view: View) -> str:
     if view.following is not None:
         if view.following.verifier.line not in view.node.signing_keys:
             text = f"put the lines above into the config of every node, reload every node, then: {activate}"
-        elif unaware := view.unaware_of(view.following.key_id):
+        elif unaware := view.unaware:
             text = f"reload {_and(unaware)}, with the lines above in each one's config, then: {activate}"
         else:
             text = f"every node that answers knows the new key: {activate}"
@@ -208,7 +211,7 @@ def fields_of(view: View, entry: tuple[str, list[FormerKey]], advice: str) -> di
         "signs_with": view.signs_with,
         "public_key": public_key,
         "former_keys": [{"public_key": former.public_key, "until": former.until} for former in former_keys],
-        "unaware": view.unaware_of(view.newest.key_id),
+        "unaware": view.unaware,
         "unreachable": list(view.silent),
         "next": advice,
     }

@@ -137,8 +137,11 @@ async def test_the_masters_and_a_workers_key_are_replaced_step_by_step_and_no_po
         for each in (name, others[0]):
             introduce(cluster, node, prepared, to=each)
         await reload(cluster, name, others[0])
-        await refused(cluster, node, "activate", because=f"the new key {new.key_id} is not known to {others[1]};")
+        await refused(cluster, node, "activate", because=f"is not in the config of {others[1]};")
         assert (await told(cluster, node, "status"))["unaware"] == [others[1]]
+        introduce(cluster, node, {**prepared, "former_keys": []}, to=others[1])  # what is in the log would be refused
+        await reload(cluster, others[1])
+        await refused(cluster, node, "activate", because=f"is not in the config of {others[1]};")
         introduce(cluster, node, prepared, to=others[1])
         await reload(cluster, others[1])
         await refused(cluster, node, "retire", because="the next key is not in use yet")
