@@ -137,7 +137,7 @@ def check_encoded_headers(encoded: bytes) -> None:
         if key == ENCRYPTION_HEADER:
             if _ENCRYPTION_VALUE.fullmatch(value) is None:
                 raise ValueError(
-                    f"header {ENCRYPTION_HEADER!r} is not 'fernet:' and a content tag; leave it to a client's encryption"
+                    f"header {ENCRYPTION_HEADER!r} is not 'fernet:' and a content tag; leave it to the client library"
                 )
         elif (fault := header_key_fault(key)) is not None:
             raise ValueError(fault)
