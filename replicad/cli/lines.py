@@ -187,7 +187,7 @@ class _Lines:
             told += "; later lines may be in the log too"
             resume = f"run it again on the same input with --id {self._ids.first}"
             remedy = f"{remedy}; then {resume}" if remedy else resume
-        if failure.name == IdConflict.name:
+        if failure.name == IdConflict.name and failure.applied is Applied.NO:
             remedy = "this is other input than was posted with that --id; leave --id out, or give the first input"
         return Failure(
             told,
