@@ -71,6 +71,8 @@ class AsyncClient:
         self._settings: Settings = make_settings(
             addresses, token=token, timeout_s=timeout_s, write_concern=write_concern
         )
+        if not isinstance(encryption, Encryption | None):
+            raise ValueError(f"encryption is {type(encryption).__name__}; give Encryption.from_keys([...]) or the like")
         self._encryption = encryption
         self._rng = Random()  # noqa: S311 - jitter
         self._connections = Connections(self._settings.token)

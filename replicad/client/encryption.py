@@ -51,8 +51,10 @@ class Encryption:
 
     __slots__ = ("_keys",)
 
-    def __init__(self, keys: Iterable[str | bytes]) -> None:
+    def __init__(self, keys: str | bytes | Iterable[str | bytes]) -> None:
         """As :meth:`from_keys`."""
+        if isinstance(keys, str | bytes):
+            keys = [keys]
         texts = [key.decode("latin-1") if isinstance(key, bytes) else key for key in keys]
         found = fernetkeys.checked((f"key {number}", key) for number, key in enumerate(texts, start=1))
         if not found:
@@ -60,8 +62,8 @@ class Encryption:
         self._keys = tuple(map(_Key, found))
 
     @classmethod
-    def from_keys(cls, keys: Iterable[str | bytes]) -> Self:
-        """From Fernet keys, newest first. Raises KeyFileError."""
+    def from_keys(cls, keys: str | bytes | Iterable[str | bytes]) -> Self:
+        """From Fernet keys, newest first, or a single one. Raises KeyFileError."""
         return cls(keys)
 
     @classmethod

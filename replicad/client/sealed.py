@@ -48,7 +48,7 @@ class SealedPosts:
         self._turn = asyncio.Lock()  # fair: frames leave in the order in which they came
 
     async def post(self, key: LaneKey, message: Message) -> Posted:
-        """Post one message; the future's errors, of which a TooLarge tells both sizes."""
+        """Post one message. Raises as the client's post does; a TooLarge tells both sizes."""
         return await self._post(key, message, await self._seal(message))
 
     async def post_content(self, key: LaneKey, content: Content) -> list[Posted]:

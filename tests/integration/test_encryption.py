@@ -229,10 +229,10 @@ async def test_many_at_once_survive_a_retry_and_a_change_of_keys(cluster: DevClu
         later = [each async for results in rotated.post_many(mixed) for each in results]
         assert [each.offset for each in later if each.id != mixed[300].id] == [each.offset for each in first]
 
-        start = first[0].offset
-        listed = [record async for record in rotated.list(start, min_offset=later[300].offset)]
-        assert [record.payload for record in listed] == [*(message.payload for message in messages), b"one more"]
-        assert all(record.decrypted for record in listed)
+        start = min(each.offset for each in first)
+        listed = {each.offset: each async for each in rotated.list(start, min_offset=later[300].offset)}
+        assert [listed[each.offset].payload for each in later] == [message.payload for message in mixed]
+        assert all(record.decrypted for record in listed.values())
 
         with pytest.raises(IdConflict, match="the first 0 messages are confirmed"):
             async for _ in rotated.post_many([*messages[:5], messages[5]._replace(payload=b"other")]):
@@ -351,22 +351,21 @@ def test_lines_are_encrypted_one_by_one_and_a_run_is_resumed_after_a_change_of_k
     lines = [b"line %d" % number for number in range(10_000)]
     stdin = b"\n".join(lines) + b"\n"
     first_id = "01a207f3-5112-77b6-880f-0000000000fe"
-    with_old = cli.but(FERNET_KEY=OLD_KEY)
-    out = with_old.good("post", "--lines", "--encrypt", "--id", first_id, stdin=stdin).out
-    start = int(out.split()[4])
-    out = with_old.good("post", "--lines", "--encrypt", "--id", first_id, stdin=stdin).out
-    assert out.split()[4:9] == [str(start), "to", str(start + 9_999), "10000", "duplicates"]
+    arguments = ("post", "--lines", "--encrypt", "--id", first_id)
+    with_old, rotated = cli.but(FERNET_KEY=OLD_KEY), cli.but(FERNET_KEY=f"{NEW_KEY},{OLD_KEY}")
+    first = with_old.objects(*arguments, stdin=stdin)
+    assert not any(posted["duplicate"] for posted in first)
     few = b"\n".join(lines[:200]) + b"\n"
-    rotated = cli.but(FERNET_KEY=f"{NEW_KEY},{OLD_KEY}")
-    out = rotated.good("post", "--lines", "--encrypt", "--id", first_id, stdin=few).out
-    assert out.split()[4:9] == [str(start), "to", str(start + 199), "200", "duplicates"]
-    records = rotated.objects("list", "--from", str(start))
-    assert [record["text"].encode() for record in records] == lines
+    again = [*with_old.objects(*arguments, stdin=stdin), *rotated.objects(*arguments, stdin=few)]
+    assert all(posted["duplicate"] for posted in again)
+    assert [posted["offset"] for posted in again] == [posted["offset"] for posted in [*first, *first[:200]]]
+
+    start = min(posted["offset"] for posted in first)
+    texts = {record["offset"]: record["text"].encode() for record in rotated.objects("list", "--from", str(start))}
+    assert [texts[posted["offset"]] for posted in first] == lines
     assert cli.objects("list", "--from", str(start), "--limit", "1")[0]["decrypted"] is False
 
-    new_alone = cli.but(FERNET_KEY=NEW_KEY).run(
-        "post", "--lines", "--encrypt", "--id", first_id, "--output", "json", stdin=few
-    )
+    new_alone = cli.but(FERNET_KEY=NEW_KEY).run(*arguments, "--output", "json", stdin=few)
     assert (new_alone.error["name"], new_alone.error["line"], new_alone.error["applied"]) == (
         "ID_CONFLICT",
         1,
@@ -376,8 +375,7 @@ def test_lines_are_encrypted_one_by_one_and_a_run_is_resumed_after_a_change_of_k
     assert f"--id {first_id}" in new_alone.error["remedy"]
 
     lines[150] = b"changed"
-    arguments = ("post", "--lines", "--encrypt", "--id", first_id, "--output", "json")
-    ran = rotated.run(*arguments, stdin=b"\n".join(lines[:200]))
+    ran = rotated.run(*arguments, "--output", "json", stdin=b"\n".join(lines[:200]))
     assert (ran.code, len(ran.objects)) == (6, 150)
     assert (ran.error["name"], ran.error["line"], ran.error["applied"]) == ("ID_CONFLICT", 151, "no")
 

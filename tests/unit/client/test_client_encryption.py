@@ -14,7 +14,7 @@ import pytest
 from cryptography.fernet import Fernet, MultiFernet
 
 from replicad import fernetkeys
-from replicad.client import BadRequest, Encryption, KeyFileError, Record
+from replicad.client import AsyncClient, BadRequest, Encryption, KeyFileError, Record
 from replicad.client.cutting import headers_bytes
 from replicad.client.encryption import Sealed, ciphertext_bytes
 from replicad.core.record import check_encoded_headers, decode_headers, encode_headers
@@ -129,11 +129,18 @@ def test_keys_come_from_text_bytes_a_file_or_the_environment(tmp_path: Path) -> 
     sealed = record(ENCRYPTION.seal("a", b"hello"))
     for made in (
         Encryption.from_keys([NEW.encode()]),
+        Encryption.from_keys(NEW),
         Encryption.from_file(tmp_path / "key"),
         Encryption.from_environment({"FERNET_KEY": f"{OLD},{NEW}"}),
         Encryption.from_environment({"REPLICAD_FERNET_KEY_FILE": str(tmp_path / "key")}),
     ):
         assert made.open(sealed).payload == b"hello"
+
+
+def test_a_bare_key_in_place_of_an_encryption_is_refused_and_not_shown() -> None:
+    with pytest.raises(ValueError, match=r"encryption is str; give Encryption\.from_keys") as caught:
+        AsyncClient(encryption=NEW)  # type: ignore[arg-type]
+    assert NEW[:8] not in str(caught.value)
 
 
 def test_no_key_at_all_is_an_error_and_nothing_goes_in_the_clear() -> None:
