@@ -36,6 +36,9 @@ __all__ = [
     "load_signer",
     "parse_vkey",
     "read_again",
+    "read_with_mode",
+    "rights_beyond_owner",
+    "write_new",
 ]
 
 CREDENTIAL = "node.key"  # as the unit's LoadCredential names it
@@ -84,7 +87,7 @@ def generate(name: str, path: str | Path, *, owner: tuple[int, int] | None = Non
     private = Ed25519PrivateKey.generate()
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        _write_new(path, pem, owner)
+        write_new(path, pem, owner=owner)
     except FileExistsError as exc:
         raise KeyFileError(f"{path} exists and is never overwritten; give another path, or move it away first") from exc
     except FileNotFoundError as exc:
@@ -112,7 +115,7 @@ def load_signer(path: str | Path, name: str, *, env: Mapping[str, str] = os.envi
     """
     path = Path(path)
     try:
-        mode, pem = _read(path)
+        mode, pem = read_with_mode(path)
     except FileNotFoundError as exc:
         raise KeyFileError(
             f"{path}: no such key file; make one: replicad-cli keys generate {name}, or correct the config's `key`"
@@ -123,13 +126,20 @@ def load_signer(path: str | Path, name: str, *, env: Mapping[str, str] = os.envi
         ) from exc
     if not stat.S_ISREG(mode):
         raise KeyFileError(f"{path}: is not a regular file; let the config's `key` name the key file itself")
-    forbidden = _OTHERS_BITS & ~stat.S_IRGRP if _is_credential(path, env) else _OTHERS_BITS
-    if mode & forbidden:
+    if rights_beyond_owner(path, mode, env):
         raise KeyFileError(
             f"{path}: group or others have rights to it (mode {stat.S_IMODE(mode):04o});"
             f" chmod 600 {path}, and make a new key if anybody may have read it"
         )
     return Signer(name, _parse_private(path, pem, name))
+
+
+def rights_beyond_owner(path: Path, mode: int, env: Mapping[str, str]) -> int:
+    """The rights in ``mode`` by which others than the owner could use a key file; 0 for one that may be used.
+
+    In ``$CREDENTIALS_DIRECTORY`` it may be group-readable, because systemd shows its access list so.
+    """
+    return mode & (_OTHERS_BITS & ~stat.S_IRGRP if _is_credential(path, env) else _OTHERS_BITS)
 
 
 def check_matches(signer: Signer, public_keys: Sequence[str]) -> None:
@@ -175,7 +185,7 @@ def _parse_private(path: Path, pem: bytes, name: str) -> Ed25519PrivateKey:
     return private
 
 
-def _read(path: Path) -> tuple[int, bytes]:
+def read_with_mode(path: Path) -> tuple[int, bytes]:
     """Mode and content; both of the same open file, so that no other file is read than the one that was judged."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hold up the start
     try:
@@ -190,8 +200,11 @@ def _is_credential(path: Path, env: Mapping[str, str]) -> bool:
     return bool(folder) and path.resolve().is_relative_to(Path(folder).resolve())
 
 
-def _write_new(path: Path, content: bytes, owner: tuple[int, int] | None) -> None:
-    """Create ``path`` with ``content``, whole and synced; an OSError (FileExistsError ...) leaves nothing behind."""
+def write_new(path: Path, content: bytes, *, owner: tuple[int, int] | None = None) -> None:
+    """Create ``path`` with ``content``, whole and synced; an OSError (FileExistsError ...) leaves nothing behind.
+
+    ``owner``: the user and group that it is to have; none: ours.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(draft, flags, _OWNER_ONLY)

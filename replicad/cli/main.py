@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "outcome": ("outcome", "Say whether and where an id stands in the log."),
     "status": ("status", "Show all nodes: role, state, sizes, lag, root."),
     "verify": ("verify", "Prove a data folder, offline, with public keys alone."),
-    "keys": ("keys", "Make, show and replace node keys."),
+    "keys": ("keys", "Make, show and replace keys, of nodes and for encryption."),
     "bench": ("bench.command", "Measure five workloads."),
     "completion": ("completion", "Print the completion script of a shell."),
 }
@@ -51,6 +51,9 @@ _EPILOG = epilog(
 Environment:
   REPLICAD_ADDRESS  HOST:PORT of nodes, with commas between
   AUTH_TOKEN        the cluster's bearer token; `ps` would show an option
+  FERNET_KEY        keys that payloads are encrypted with, the newest first,
+                    with commas between; or, in a file, a key a line:
+  REPLICAD_FERNET_KEY_FILE
   NO_COLOR          when set, no colours on a terminal either""",
     f"Exit codes:\n{_EXIT_CODES}",
     """\

@@ -5,11 +5,12 @@
 ...     async for record in client.list(from_offset=posted.offset):
 ...         print(record.offset, record.text)
 
-:class:`Client` is the same for programs without asyncio. Every error is of a class of its own; those of a post say in
-``applied`` whether the message is in the log.
+:class:`Client` is the same for programs without asyncio, and :class:`Encryption` keeps payloads from the nodes' eyes.
+Every error is of a class of its own; those of a post say in ``applied`` whether the message is in the log.
 """
 
 from replicad.client.aio import AsyncClient
+from replicad.client.encryption import Encryption
 from replicad.client.sync import Client
 from replicad.client.types import NewMessage, NodeKey, NodeStatus, Outcome, Posted, Record, Status
 from replicad.errors import (
@@ -18,6 +19,7 @@ from replicad.errors import (
     Forbidden,
     IdConflict,
     InternalError,
+    KeyFileError,
     NotFound,
     NotMaster,
     OffsetExpired,
@@ -38,9 +40,11 @@ __all__ = [
     "AsyncClient",
     "BadRequest",
     "Client",
+    "Encryption",
     "Forbidden",
     "IdConflict",
     "InternalError",
+    "KeyFileError",
     "NewMessage",
     "NodeKey",
     "NodeStatus",

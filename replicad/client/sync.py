@@ -14,6 +14,7 @@ from typing import Self, TypeVar
 from replicad.client.aio import AsyncClient, RecordBatches
 from replicad.client.bulk import FRAMES_UNDER_WAY, bulk_error
 from replicad.client.cutting import BulkMessage, cut_frames
+from replicad.client.encryption import Encryption
 from replicad.client.ids import PROCESS_IDS
 from replicad.client.types import Outcome, Posted, Record, Status
 from replicad.errors import ServiceError, Unavailable
@@ -37,8 +38,11 @@ class Client:
         token: str | None = None,
         timeout_s: float = 10.0,
         write_concern: str | int | None = None,
+        encryption: Encryption | None = None,
     ) -> None:
-        self._client = AsyncClient(addresses, token=token, timeout_s=timeout_s, write_concern=write_concern)
+        self._client = AsyncClient(
+            addresses, token=token, timeout_s=timeout_s, write_concern=write_concern, encryption=encryption
+        )
         self._loop = asyncio.new_event_loop()
         self._lock = threading.Lock()  # between starting something in the loop and stopping it
         self._closed = False

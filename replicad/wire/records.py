@@ -14,7 +14,7 @@ from itertools import chain, repeat
 from types import MappingProxyType
 from typing import cast
 
-from replicad.core.record import LEAF_HEAD, SALT_BYTES, Records, decode_headers, parse_leaf
+from replicad.core.record import ENCRYPTION_HEADER, LEAF_HEAD, SALT_BYTES, Records, decode_headers, parse_leaf
 from replicad.errors import PeerError
 from replicad.wire.parsing import malformed, parse_peer
 from replicad.wire.splice import bytes_field, integer_field
@@ -90,8 +90,11 @@ def _records_of(body: log_pb2.Records, commit_size: int) -> list[Record]:
         committed: Iterable[bool] = [offset < commit_size for offset in offsets]
     else:
         committed = repeat(end <= commit_size)
-    headers = _headers_of(body.headers[:])
-    columns = zip(offsets, epochs, times, ids, authors, headers, payloads, committed, strict=False)
+    headers, encrypted = _headers_of(body.headers[:])
+    not_decrypted = repeat(False)
+    columns = zip(
+        offsets, epochs, times, ids, authors, headers, payloads, committed, encrypted, not_decrypted, strict=False
+    )
     return list(map(_make_record, columns))
 
 
@@ -136,8 +139,10 @@ def _columns_of_any(leaves: Sequence[bytes]) -> _Columns:
     )
 
 
-def _headers_of(encoded: Sequence[bytes]) -> Iterable[Mapping[str, str]]:
+def _headers_of(encoded: Sequence[bytes]) -> tuple[Iterable[Mapping[str, str]], Iterable[bool]]:
+    """The headers of each record, and whether they say that its payload is encrypted."""
     if not encoded:
-        return repeat(_NO_HEADERS)
+        return repeat(_NO_HEADERS), repeat(False)
     decoded = {each: MappingProxyType(decode_headers(each)) for each in set(encoded)}
-    return map(decoded.__getitem__, encoded)
+    headers = [decoded[each] for each in encoded]
+    return headers, [ENCRYPTION_HEADER in each for each in headers]

@@ -138,4 +138,4 @@ def test_completion_knows_commands_options_and_values() -> None:
     assert completed("replicad-cli list --le") == ["--level"]
     assert completed("replicad-cli list --level ") == ["committed", "local", "linearizable"]
     assert completed("replicad-cli post -w m") == ["majority"]
-    assert completed("replicad-cli keys g") == ["generate"]
+    assert completed("replicad-cli keys g") == ["generate", "generate-fernet"]
