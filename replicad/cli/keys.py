@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from replicad import fernetkeys, keys
+from replicad.cli import rotate
 from replicad.cli.options import Session, epilog, output_option
 from replicad.cli.output import Output
 from replicad.configvalues import is_name
@@ -22,7 +23,10 @@ SUFFIX = ".key"
 @click.group("keys", no_args_is_help=False)
 @output_option
 def command() -> None:
-    """Make and show keys: those that nodes sign with, and those that clients encrypt with."""
+    """Make, show and replace keys: those that nodes sign with, and those that clients encrypt with."""
+
+
+command.add_command(rotate.command)
 
 
 @command.command(

@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "outcome": ("outcome", "Say whether and where an id stands in the log."),
     "status": ("status", "Show all nodes: role, state, sizes, lag, root."),
     "verify": ("verify", "Prove a data folder, offline, with public keys alone."),
-    "keys": ("keys", "Make and show keys, of nodes and for encryption."),
+    "keys": ("keys", "Make, show and replace keys, of nodes and for encryption."),
     "bench": ("bench.command", "Measure five workloads."),
     "completion": ("completion", "Print the completion script of a shell."),
 }

@@ -12,7 +12,7 @@ Every error is of a class of its own; those of a post say in ``applied`` whether
 from replicad.client.aio import AsyncClient
 from replicad.client.encryption import Encryption
 from replicad.client.sync import Client
-from replicad.client.types import NewMessage, NodeStatus, Outcome, Posted, Record, Status
+from replicad.client.types import NewMessage, NodeKey, NodeStatus, Outcome, Posted, Record, Status
 from replicad.errors import (
     Applied,
     BadRequest,
@@ -46,6 +46,7 @@ __all__ = [
     "InternalError",
     "KeyFileError",
     "NewMessage",
+    "NodeKey",
     "NodeStatus",
     "NotFound",
     "NotMaster",

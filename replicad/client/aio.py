@@ -31,7 +31,7 @@ from replicad.client.reading import Range, Reader
 from replicad.client.retry import Route
 from replicad.client.sealed import Message, SealedPosts, opened
 from replicad.client.settings import Settings, checked_concern, checked_timeout, make_settings
-from replicad.client.types import NodeStatus, Outcome, Posted, Record, Status
+from replicad.client.types import NodeKey, NodeStatus, Outcome, Posted, Record, Status
 from replicad.errors import BadRequest, NotFound, TooLarge, Unavailable
 from replicad.wire.parsing import parse_peer
 from replicad.wire.v1 import log_pb2
@@ -281,7 +281,9 @@ class AsyncClient:
         response = await self._reader.call(methods.STATUS, b"", address=address)
         message = parse_peer(log_pb2.StatusResponse, response)
         nodes = tuple(
-            NodeStatus(each.name, each.address, each.role, each.health, each.size, each.lag, each.detail)
+            NodeStatus(
+                each.name, each.address, each.role, each.health, each.size, each.lag, each.detail, _keys_of(each)
+            )
             for each in message.nodes
         )
         return Status(
@@ -301,6 +303,7 @@ class AsyncClient:
             nodes=nodes,
             commit_quorum=message.commit_quorum,
             detail=message.detail,
+            key_id=message.key_id,
         )
 
     async def _master_address(self) -> str:
@@ -309,6 +312,10 @@ class AsyncClient:
             return (await self.status()).master_address
         except Unavailable:
             return ""
+
+
+def _keys_of(node: log_pb2.NodeStatus) -> tuple[NodeKey, ...]:
+    return tuple(NodeKey(key.key_id, key.until if key.HasField("until") else None) for key in node.keys)
 
 
 def _offset(value: int) -> int:

@@ -35,13 +35,14 @@ RECORD_OVERHEAD_BYTES = 600  # leaf, salt and framing of one record, at the long
 class Server:
     """1. ``start`` returns when the port takes calls, or raises OperatorError."""
 
-    def __init__(self, config: Config, runtime: Runtime, *, log: Logger) -> None:
+    def __init__(self, config: Config, runtime: Runtime, *, key_id: Callable[[], str], log: Logger) -> None:
+        """``key_id`` tells which key signs all that is not on disk yet."""
         self._config, self._runtime, self._log = config, runtime, log
         for logger in ("grpc._cython.cygrpc", "asyncio"):  # the latter hears of it from older releases of gRPC
             logging.getLogger(logger).addFilter(_is_news)
         self.health = Health()
         self.posting = Posting(runtime, config)
-        self._reading, self._status = Reading(runtime, config), Status(runtime, config)
+        self._reading, self._status = Reading(runtime, config), Status(runtime, config, key_id=key_id)
         limits = config.limits
         self._gate = Gate(token=config.auth_token, streams=limits.streams, connections=limits.connections, log=log)
         records = limits.batch_records * RECORD_OVERHEAD_BYTES

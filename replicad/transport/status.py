@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +16,7 @@ from replicad.config import Config
 from replicad.core.master import Master
 from replicad.core.record import MAX_ID_BYTES, parse_leaf
 from replicad.errors import BadRequest, NotFound, Unavailable
+from replicad.nodekeys import keys_of
 from replicad.runtime import Runtime, read_contents
 from replicad.transport.calls import parse_request
 from replicad.wire.codec import decode_records
@@ -24,8 +26,8 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Status:
-    def __init__(self, runtime: Runtime, config: Config) -> None:
-        self._runtime, self._config = runtime, config
+    def __init__(self, runtime: Runtime, config: Config, *, key_id: Callable[[], str]) -> None:
+        self._runtime, self._config, self._key_id = runtime, config, key_id
         self._started = time.monotonic()
 
     def configure(self, config: Config) -> None:
@@ -61,13 +63,15 @@ class Status:
             nodes=self._nodes(),
             commit_quorum=config.commit_quorum,
             detail=machine.detail,
+            key_id=self._key_id(),
         ).SerializeToString()
 
     def _nodes(self) -> list[pb.NodeStatus]:
         machine, config = self._runtime.machine, self._config
         nodes = []
         for node in config.nodes:
-            seen = pb.NodeStatus(name=node.name, address=node.address, role="worker", health="unknown")
+            keys = [pb.NodeKey(key_id=key.key_id, until=key.until) for key in keys_of(node)]
+            seen = pb.NodeStatus(name=node.name, address=node.address, role="worker", health="unknown", keys=keys)
             if node.name == config.node:
                 seen.role, seen.health, seen.size = config.role, "self", machine.log.stored_size
             elif isinstance(machine, Master):
