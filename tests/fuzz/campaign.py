@@ -95,7 +95,15 @@ def _run_guided(target: Target, seconds: float, seed: int, *, keep: bool) -> Out
 def _libfuzzer(target: Target, work: Path, arguments: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
     common = [f"-max_len={target.max_bytes}", f"-rss_limit_mb={_RSS_MIB}", f"-timeout={_INPUT_S}"]
     return subprocess.run(
-        [sys.executable, "-m", "tests.fuzz.guided", target.name, *common, f"-artifact_prefix={work}/found/", *arguments],
+        [
+            sys.executable,
+            "-m",
+            "tests.fuzz.guided",
+            target.name,
+            *common,
+            f"-artifact_prefix={work}/found/",
+            *arguments,
+        ],
         cwd=ROOT,
         env=os.environ | {"TMPDIR": str(work / "tmp")},  # it ends without cleaning up
         stdout=subprocess.PIPE,
@@ -113,8 +121,8 @@ def _minimise(target: Target, work: Path) -> None:
     folders = [str(work / name) for name in ("least", "seeds", "corpus")]
     _libfuzzer(target, work, ["-merge=1", *folders], _LEAVE_S)
     seeds = {path.name for path in (work / "seeds").iterdir()}
-    least = sorted((path for path in (work / "least").iterdir() if path.name not in seeds), key=_size)
-    for path in least[:MAX_KEPT]:
+    least = {sha256(path.read_bytes()).hexdigest()[:16]: path for path in (work / "least").iterdir()}
+    for path in sorted((path for name, path in least.items() if name not in seeds), key=_size)[:MAX_KEPT]:
         target.corpus.mkdir(exist_ok=True)
         _write(target.corpus, path.read_bytes())
 
@@ -124,7 +132,9 @@ def _size(path: Path) -> int:
 
 
 def _reason(output: str) -> str:
-    lines = [line for line in output.splitlines() if "FindingError" in line or line.startswith("==") and "ERROR" in line]
+    lines = [
+        line for line in output.splitlines() if "FindingError" in line or (line.startswith("==") and "ERROR" in line)
+    ]
     return (lines or ["no reason was told"])[0][:500]
 
 

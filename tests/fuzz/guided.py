@@ -1,4 +1,4 @@
-"""One target under atheris, guided by the coverage of ``replicad``: python -m tests.fuzz.guided TARGET LIBFUZZER-ARGUMENTS...
+"""One target under atheris, guided by coverage: python -m tests.fuzz.guided TARGET LIBFUZZER-ARGUMENTS...
 
 A process of its own: it instruments what it imports, and libFuzzer ends it without ceremony. Started by
 :mod:`tests.fuzz.campaign`.
@@ -18,7 +18,9 @@ def main() -> None:
     target = TARGETS[sys.argv[1]]
     target.seeds()  # whatever is made once, is made before the clock runs
     warnings.simplefilter("error")
-    atheris.Setup([sys.argv[0], *sys.argv[2:]], lambda data: void(target.run(data[: target.max_bytes])))
+    # libFuzzer's merge starts its first argument anew, by a shell.
+    command = f"{sys.executable} -m tests.fuzz.guided {target.name}"
+    atheris.Setup([command, *sys.argv[2:]], lambda data: void(target.run(data[: target.max_bytes])))
     atheris.Fuzz()
 
 

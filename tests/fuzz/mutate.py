@@ -13,8 +13,8 @@ from replicad.wire.splice import varint
 VARINT, FIXED64, LENGTH_DELIMITED, FIXED32 = 0, 1, 2, 5  # wire types
 _FIXED_BYTES = {FIXED64: 8, FIXED32: 4}
 EDITS = 4  # at most, of one input
-NUMBERS = (0, 1, 127, 128, 255, 256, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 62)
-NUMBERS += ((1 << 63) - 1, 1 << 63, (1 << 64) - 1)
+NUMBERS = (0, 1, 127, 128, 255, 256, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 32)
+LARGE_NUMBERS = (1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
 
 Field = tuple[int, int, bytes]  # number, wire type, content: a number's bytes, or what a length stands before
 
@@ -89,7 +89,7 @@ def _edit_fields(fields: list[Field], rng: random.Random, others: Sequence[bytes
     if kind == LENGTH_DELIMITED:
         fields[at] = (number, kind, mutate(content, rng, others))
     elif kind == VARINT:
-        fields[at] = (number, kind, varint(rng.choice(NUMBERS)))
+        fields[at] = (number, kind, varint(rng.choice(NUMBERS + LARGE_NUMBERS)))
     return fields
 
 

@@ -1,4 +1,4 @@
-"""What the core takes apart itself: leaves, headers, and a batch as a worker, an opening master and an audit check it."""
+"""What the core takes apart itself: leaves, headers, and a batch as every node checks it."""
 
 from __future__ import annotations
 

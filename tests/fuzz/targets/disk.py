@@ -135,7 +135,9 @@ def _damages() -> Iterable[bytes]:
 def _manifest_seeds() -> Iterable[bytes]:
     manifest = asdict(_quarantine()[2])
     yield json.dumps(manifest | {"file": "9-9-9-0.batches"}).encode()
-    yield json.dumps(manifest | {"file": "9-9-9-0.batches", "epoch": 9, "first_offset": 9, "end": 19}, indent=1).encode()
+    yield json.dumps(
+        manifest | {"file": "9-9-9-0.batches", "epoch": 9, "first_offset": 9, "end": 19}, indent=1
+    ).encode()
 
 
 TARGETS = (

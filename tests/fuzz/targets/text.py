@@ -59,14 +59,18 @@ def config_file(data: bytes) -> None:
     try:
         loaded = configfile.load(path, env={})
     except ConfigError as exc:
-        assert exc.faults
-        for fault in exc.faults:
-            assert len(fault.splitlines()) == 1, fault
-            assert len(fault) <= _LINE_CHARS
-            fault.encode()
+        _check_faults(exc.faults)
         raise
     assert plan(loaded, loaded).config == loaded
     assert loaded.this_node in loaded.nodes
+
+
+def _check_faults(faults: list[str]) -> None:
+    assert faults
+    for fault in faults:
+        assert len(fault.splitlines()) == 1, fault
+        assert len(fault) <= _LINE_CHARS
+        fault.encode()
 
 
 def environment(data: bytes) -> None:
@@ -106,7 +110,7 @@ def config_values(data: bytes) -> None:
     if isinstance(kind, configvalues.Size | configvalues.Duration):
         again = kind.read(kind.show(read))
         assert not isinstance(again, Bad)
-        assert abs(again - read) < 1e-6
+        assert abs(float(again) - float(read)) < 1e-6
     if isinstance(kind, configvalues.Address):
         split = configvalues.split_address(text)
         assert split is not None

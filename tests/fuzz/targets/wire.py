@@ -8,8 +8,22 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from replicad.core.frames import Ack, Align, Aligned, AppendBatch, Fetch, Heartbeat, Hello, Refused, RootAnswer
-from replicad.core.frames import RootQuery, Supply, Welcome
+from replicad.core.frames import (
+    Ack,
+    Align,
+    Aligned,
+    AppendBatch,
+    Fetch,
+    Heartbeat,
+    Hello,
+    MasterFrame,
+    Refused,
+    RootAnswer,
+    RootQuery,
+    Supply,
+    Welcome,
+    WorkerFrame,
+)
 from replicad.core.record import MAX_ID_BYTES, decode_headers, encode_headers, id_fault
 from replicad.errors import BadRequest, NotFound, PeerError, RateLimited, ServiceError, TooLarge, WriteConcernTimeout
 from replicad.transport.calls import parse_request
@@ -78,8 +92,8 @@ def _told(result: PostFrameResult) -> object:
 
 
 def _error_facts(error: ServiceError) -> object:
-    places = (error.offset, error.nodes, error.master, error.master_address, error.retry_after_s)
-    return type(error), error.message, error.applied, places
+    wait_s = round(error.retry_after_s or 0.0, 2)  # it is rounded up to a whole ms each time
+    return type(error), error.message, error.applied, error.offset, error.nodes, error.master, wait_s
 
 
 def post_results(data: bytes) -> None:
@@ -211,14 +225,28 @@ def _post_results() -> Iterable[bytes]:
 
 def _master_frames() -> Iterable[bytes]:
     batch = _log().appends[2].batch
-    frames = (Hello("c", "n", 3), RootQuery(0), Align(9), AppendBatch(batch, 4), Heartbeat(5, 6), Fetch(7, 8))
+    frames: tuple[MasterFrame, ...] = (
+        Hello("c", "n", 3),
+        RootQuery(0),
+        Align(9),
+        AppendBatch(batch, 4),
+        Heartbeat(5, 6),
+        Fetch(7, 8),
+    )
     return map(codec.encode_master_frame, frames)
 
 
 def _worker_frames() -> Iterable[bytes]:
     batch = _log().appends[2].batch
-    frames = (Welcome("n", 1, 2, bytes(32), 1), RootAnswer(0, bytes(32)), Aligned(3), Ack(4, 5), Supply((batch,), 9))
-    return map(codec.encode_worker_frame, (*frames, Refused("epoch", "no", 7)))
+    frames: tuple[WorkerFrame, ...] = (
+        Welcome("n", 1, 2, bytes(32), 1),
+        RootAnswer(0, bytes(32)),
+        Aligned(3),
+        Ack(4, 5),
+        Supply((batch,), 9),
+        Refused("epoch", "no", 7),
+    )
+    return map(codec.encode_worker_frame, frames)
 
 
 def _bodies() -> list[bytes]:
