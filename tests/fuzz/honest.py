@@ -11,14 +11,18 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+import grpc
+from grpc import aio
+
 from replicad.dev import DevCluster
 from tests.fuzz.port import PortFuzz
 from tests.support.nodes import TOKEN, all_level, raw_logs, running_cluster, same_records, verified
-from tests.support.rawlog import RawLog, new_id
+from tests.support.rawlog import Posted, RawLog, new_id
 
 LIMITS = {"payload": "64KiB", "frame": "128KiB", "batch_records": 1000}
 GROWTH_BYTES = 96 << 20  # of a node: gRPC keeps what a connection needed for the next one
-POST_S = 5.0
+POST_S = 10.0
+TRIES = 20
 PAUSE_S = 0.01
 
 
@@ -61,11 +65,22 @@ async def _attack(cluster: DevCluster, seed: int, attacks: int, seconds: float) 
     return fuzz.answers + Counter({"honest posts": len(posted)})
 
 
+async def _post(log: RawLog, message_id: str, payload: bytes) -> Posted:
+    """Again with the same id where the connection was lost, as the client library does."""
+    for _ in range(TRIES):
+        try:
+            return await log.post(payload, id=message_id, w="majority", timeout_s=POST_S)
+        except aio.AioRpcError as exc:
+            if exc.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
+                raise
+            await asyncio.sleep(PAUSE_S)
+    raise AssertionError(f"{message_id} was lost {TRIES} times")
+
+
 async def _post_on(log: RawLog, posted: dict[str, tuple[int, bytes]]) -> None:
     while True:
         message_id = new_id()
         payload = message_id.encode() * 10
-        answer = await asyncio.shield(log.post(payload, id=message_id, w="majority", timeout_s=POST_S))
-        assert answer.code == 200
+        answer = await asyncio.shield(_post(log, message_id, payload))
         posted[message_id] = (answer.offset, payload)
         await asyncio.sleep(PAUSE_S)
