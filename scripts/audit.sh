@@ -19,7 +19,7 @@ if ! "$work/venv/bin/python" -m pip install --quiet pip-audit 2>"$work/errors"; 
     exit 75
 fi
 status=0
-"$work/venv/bin/pip-audit" --requirement requirements-dev.txt --no-deps --disable-pip --format json \
+timeout 120 "$work/venv/bin/pip-audit" --requirement requirements-dev.txt --no-deps --disable-pip --format json \
     --output "$work/report.json" 2>"$work/errors" || status=$?
 if [ ! -s "$work/report.json" ]; then
     echo "audit: NOT ASKED whether a pin is known to be vulnerable: no answer from the database (no network?)" >&2

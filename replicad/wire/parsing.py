@@ -29,7 +29,7 @@ def parse(kind: type[M], data: bytes) -> M:
     message = kind()
     try:
         read = message.MergeFromString(data)
-    except (DecodeError, ValueError, RuntimeWarning) as exc:  # ValueError: text that is not UTF-8, in pure Python
+    except (DecodeError, ValueError) as exc:  # ValueError: text that is not UTF-8, in pure Python
         raise ParseError(f"{len(data)} bytes are not a {kind.DESCRIPTOR.name} message") from exc
     if read != len(data):
         raise ParseError(f"{len(data)} bytes are not a {kind.DESCRIPTOR.name} message: it ends after {read} of them")

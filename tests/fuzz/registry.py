@@ -80,4 +80,6 @@ def strict() -> Iterator[None]:
     """Inside, a warning is an error: a parser that only warns has let something through."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        # Debian's protobuf 3.21 forgets to look whether this one was raised; replicad.wire.parsing looks for itself.
+        warnings.filterwarnings("ignore", "Unexpected end-group tag", RuntimeWarning)
         yield
