@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import TypeVar
 
+from google.protobuf.internal import api_implementation
 from google.protobuf.message import DecodeError, Message
 
 from replicad.errors import PeerError
@@ -20,6 +21,11 @@ MAX_PLACE = (1 << 63) - 1
 warnings.filterwarnings("ignore", "Unexpected end-group tag", RuntimeWarning, module=__name__.replace(".", r"\."))
 
 
+_STOPS_EARLY = api_implementation.Type() == "cpp"
+_END_GROUP = 4  # a wire type
+_PROBE = b"\xc0\x3e\x00"  # a field that no message of ours has, 1000: is it read, or was the end before it?
+
+
 class ParseError(ValueError):
     """The bytes are not an encoding of the message asked for."""
 
@@ -31,6 +37,8 @@ def parse(kind: type[M], data: bytes) -> M:
         read = message.MergeFromString(data)
     except (DecodeError, ValueError) as exc:  # ValueError: text that is not UTF-8, in pure Python
         raise ParseError(f"{len(data)} bytes are not a {kind.DESCRIPTOR.name} message") from exc
+    if _STOPS_EARLY and data and (not data[-1] or data[-1] & 7 == _END_GROUP):
+        read = kind().MergeFromString(data + _PROBE) - len(_PROBE)  # one such byte alone counts as read
     if read != len(data):
         raise ParseError(f"{len(data)} bytes are not a {kind.DESCRIPTOR.name} message: it ends after {read} of them")
     return message
