@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -178,7 +178,7 @@ def _parse_private(path: Path, pem: bytes, name: str) -> Ed25519PrivateKey:
             f"{path}: is encrypted, and a daemon has nobody to ask for the passphrase;"
             f" decrypt it (openssl pkey) or {remedy}"
         ) from exc
-    except (ValueError, UnsupportedAlgorithm) as exc:
+    except (ValueError, UnsupportedAlgorithm, InternalError) as exc:  # the last: an X448 key of 32 bytes, say
         raise KeyFileError(f"{path}: is not a private key in PEM (PKCS8), or is damaged; {remedy}") from exc
     if not isinstance(private, Ed25519PrivateKey):
         raise KeyFileError(f"{path}: is a key of another kind, not Ed25519; {remedy}")

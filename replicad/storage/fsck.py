@@ -24,7 +24,7 @@ from replicad.storage import schema
 from replicad.storage.edge import first_offset_of, partial_tiles
 from replicad.storage.faults import opening, translated
 from replicad.storage.lock import FolderLock
-from replicad.storage.reader import batches_from, stored_tile
+from replicad.storage.reader import batches_from, stored_tile, typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class _Audit:
         rows = self._connection.execute("SELECT promised_epoch, commit_size FROM state").fetchall()
         if len(rows) != 1:
             raise _FaultError(None, f"state has {len(rows)} rows, not one")
-        promised_epoch, self._commit_size = rows[0]
+        promised_epoch, self._commit_size = typed(rows[0], (int, int), "state")
         return int(promised_epoch)
 
     def _check_batch(self, batch: Batch) -> None:

@@ -8,6 +8,7 @@ of the cost. Must not know who asked or where the bodies come from.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain, repeat
@@ -17,7 +18,7 @@ from typing import cast
 from replicad.core.record import ENCRYPTION_HEADER, LEAF_HEAD, SALT_BYTES, Records, decode_headers, parse_leaf
 from replicad.errors import PeerError
 from replicad.wire.parsing import malformed, parse_peer
-from replicad.wire.splice import bytes_field, integer_field
+from replicad.wire.splice import bytes_field, field_bytes, integer_field
 from replicad.wire.types import Record
 from replicad.wire.v1 import log_pb2
 
@@ -41,7 +42,11 @@ def encode_records(records: Records) -> bytes:
 
 
 def decode_records(body: bytes) -> Records:
-    """The inverse of :func:`encode_records`; leaves are not looked into. Raises PeerError("malformed")."""
+    """The inverse of :func:`encode_records`; leaves are not looked into. Raises PeerError("malformed").
+
+    A body has the one length that its records give it. The signed root says nothing of bytes that belong to no record
+    (a field that we do not know, one that stands twice), so somebody on the way could add any number of them.
+    """
     message = parse_peer(log_pb2.Records, body)
     leaves, payloads, headers = message.leaves[:], message.payloads[:], message.headers[:]
     salts = message.salts
@@ -50,7 +55,18 @@ def decode_records(body: bytes) -> Records:
         raise malformed(
             f"{count} leaves with {len(payloads)} payloads, {len(salts)} bytes of salts and {len(headers)} headers"
         )
+    length = sum(map(_list_bytes, (leaves, payloads, headers))) + (field_bytes(len(salts)) if salts else 0)
+    if len(body) != length:
+        raise malformed(f"a body of {len(body)} bytes, its records take {length}")
     return Records(leaves, salts, payloads, headers)
+
+
+def _list_bytes(values: Sequence[bytes]) -> int:
+    """What a field that stands once for each of these takes."""
+    lengths = set(map(len, values))
+    if len(lengths) == 1:  # what most batches have: half the cost of counting
+        return len(values) * field_bytes(lengths.pop())
+    return sum(count * field_bytes(length) for length, count in Counter(map(len, values)).items())
 
 
 def encode_list_response(commit_size: int, bodies: Sequence[bytes]) -> bytes:
