@@ -115,9 +115,11 @@ STOP_CALLS_S = 0.5  # for the last answers to go out; tails and replication woul
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Whether what gRPC logs is worth a line: that a client left while an answer was on its way to it is not."""
+    """Whether what gRPC logs is worth a line. Not: that a client left while an answer was on its way to it, nor that a
+    stranger asked for a path that is not UTF-8."""
     exc = record.exc_info[1] if record.exc_info else None
-    return type(exc).__name__ != "ExecuteBatchError"  # gRPC has no public name for it
+    left = type(exc).__name__ == "ExecuteBatchError"  # gRPC has no public name for it
+    return not left and not isinstance(exc, UnicodeDecodeError)
 
 
 def _unary(handler: Callable[..., Any]) -> Any:

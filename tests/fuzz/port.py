@@ -171,11 +171,10 @@ class PortFuzz:
         return b"\0" + len(data).to_bytes(4, "big") + data
 
     async def _raw_bytes(self, address: str, rng: random.Random) -> str:
-        """What comes behind the headers. Not these: a path that is not UTF-8 ends the accepting loop of gRPC 1.85.1
-        (not of 1.51.1), a known fault that is no parser's of ours."""
-        body = self._body(rng)
-        sent = self._opening(rng, b"", end=False)
-        return await _send(address, sent + mutate(rawhttp2.frame(rawhttp2.DATA, rawhttp2.END_STREAM, 1, body), rng))
+        """A call of which a bit or more is wrong anywhere behind the preface, the path included."""
+        sent = self._opening(rng, self._body(rng), end=True)
+        start = len(rawhttp2.PREFACE)
+        return await _send(address, sent[:start] + mutate(sent[start:], rng))
 
     async def _raw_frames(self, address: str, rng: random.Random) -> str:
         """Frames of every kind, also those that there are not, on streams that are and are not open."""

@@ -26,7 +26,7 @@ PLAIN_EXECUTIONS = 2000
 GUIDED = ("wire.post_frame", "core.checked_batch")  # what strangers reach first; `make fuzz` runs all
 
 #: A module's function of such a name takes something from outside apart.
-_PARSER = re.compile(r"(decode|parse|examine|split|error_from)(_|$)|(read|load)(_\w+|able)?$")
+_PARSER = re.compile(r"(decode|parse|examine|split|error_from|from_text)(_|$)|(read|load)(_\w+|able)?$")
 _GENERATED = "replicad.wire.v1"
 
 CASES = [

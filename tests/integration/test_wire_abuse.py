@@ -44,8 +44,8 @@ BOTH = ("Log/PostStream", "Replication/Replicate")
 METHODS = (*UNARY, *DOWN, *BOTH)
 
 # Each is an encoding of none of our messages: bad tags, lengths beyond the end, text that is not UTF-8.
-# Not among them: a lone zero byte or end-group tag, which Debian's protobuf takes for the end of an empty message.
-GARBAGE = (b"\xff" * 8, b"\x0a\xff\xff\xff\xff\x0f", b"\x0a\x05abc", b"GET / HTTP/1.1\r\n\r\n")
+# Debian's protobuf takes the last two for the end of an empty message.
+GARBAGE = (b"\xff" * 8, b"\x0a\xff\xff\xff\xff\x0f", b"\x0a\x05abc", b"GET / HTTP/1.1\r\n\r\n", b"\x00", b"\x0c")
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +247,14 @@ async def test_a_grpc_frame_that_is_cut_short_or_lies_about_itself_is_no_message
     sent = rawhttp2.call(f"/replicad.wire.v1.{method}", token=TOKEN, body=body, end=end)
     for node in cluster.nodes[:2]:
         await asyncio.to_thread(rawhttp2.exchange, node.address, sent, wait_s=0.3)
+
+
+async def test_a_path_that_is_not_utf_8_ends_its_call_and_not_the_port(cluster: DevCluster) -> None:
+    sent = rawhttp2.call(b"/replicad.wire.v1.Log/Statu\xd8", token="", body=b"\0\0\0\0\0", end=True)
+    for node in cluster.nodes[:2]:
+        await asyncio.to_thread(rawhttp2.exchange, node.address, sent, wait_s=1.0)
+        async with RawLog(node.address, token=TOKEN) as log:
+            assert (await log.status()).node == node.name
 
 
 async def test_connections_that_say_nothing_hold_up_nobody(cluster: DevCluster, logs: Logs) -> None:

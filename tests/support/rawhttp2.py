@@ -19,20 +19,20 @@ def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
-def headers(pairs: Sequence[tuple[str, str]]) -> bytes:
+def headers(pairs: Sequence[tuple[str, str | bytes]]) -> bytes:
     """A header block, each a literal never indexed with a new name: RFC 7541, section 6.2.3."""
     block = b""
     for name, value in pairs:
         for index, text in enumerate((name, value)):
-            raw = text.encode()
+            raw = text if isinstance(text, bytes) else text.encode()
             assert len(raw) < 127, "a length of more than 7 bits is not needed here"
             block += (b"\x10" if index == 0 else b"") + bytes((len(raw),)) + raw
     return block
 
 
-def call(path: str, *, token: str, body: bytes, end: bool) -> bytes:
+def call(path: str | bytes, *, token: str, body: bytes, end: bool) -> bytes:
     """A connection's first bytes: preface, settings, and one gRPC call with ``body`` as its data."""
-    pairs = [
+    pairs: list[tuple[str, str | bytes]] = [
         (":method", "POST"),
         (":scheme", "http"),
         (":path", path),

@@ -16,5 +16,6 @@ EXEMPT = {
     "client.connection.read_bytes": "hands on a response as it comes",
     "dev.layout.load": "reads configs by configfile.load",
     "dev.process.readable": "waits for descriptors",
+    "keys.read_again": "reads a key file by keys.load_signer",
     "runtime.read_contents": "reads batches that the store has checked",
 }

@@ -19,7 +19,7 @@ from replicad.errors import PeerError
 from replicad.wire.codec import decode_records
 from replicad.wire.frames import decode_batch, encode_batch
 from tests.fuzz.registry import Target
-from tests.support.builders import CLUSTER, LogBuilder, messages, verifiers
+from tests.support.builders import CLUSTER, LogBuilder, keyring, messages
 
 
 def leaf(data: bytes) -> None:
@@ -46,7 +46,7 @@ def checked_batch(data: bytes) -> None:
     meaning and length."""
     batch = decode_batch(data)
     append, after = check_batch(
-        batch, tree=Tree(), last_epoch=0, cluster=CLUSTER, verifiers=verifiers(), decode=decode_records
+        batch, tree=Tree(), last_epoch=0, cluster=CLUSTER, keyring=keyring(), decode=decode_records
     )
     genuine = _genuine()
     assert after.root() == genuine.root

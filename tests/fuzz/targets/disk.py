@@ -93,7 +93,7 @@ def fsck(data: bytes) -> None:
     """What the audit passes is the log that was written."""
     folder = _damaged(data)
     _, batches = _database()
-    report = verify_folder(folder, cluster=CLUSTER, verifiers={NODE: KeyPair()}, decode_records=decode_records)
+    report = verify_folder(folder, cluster=CLUSTER, keyring=KeyPair().keyring, decode_records=decode_records)
     assert report.records <= batches[-1].end
     if not report.ok:
         raise DamagedError(str(report.fault))

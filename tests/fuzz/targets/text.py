@@ -12,7 +12,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from replicad import config, configfile, configvalues, keys
+from replicad import config, configfile, configvalues, fernetkeys, keys
 from replicad.cli import lines, options
 from replicad.configreload import plan
 from replicad.configvalues import Bad
@@ -133,6 +133,15 @@ def key_file(data: bytes) -> None:
     assert loaded.verifier.verify(loaded.sign(b"x"), b"x")
 
 
+def fernet_keys(data: bytes) -> None:
+    """What is taken from the environment is taken from a file, a key a line, too."""
+    found = fernetkeys.from_text(_text(data), "FERNET_KEY")
+    path = scratch() / "fernet.keys"
+    path.write_text("\n".join(found))
+    path.chmod(0o600)
+    assert fernetkeys.from_file(path, env={}) == found
+
+
 _OPTIONS: tuple[Any, ...] = (
     options.Duration(),
     options.Size(),
@@ -238,6 +247,13 @@ TARGETS = (
     Target("text.config_values", config_values, (ValueError, IndexError), ("configvalues.split_address",), _values),
     Target("text.vkey", vkey, (KeyFileError,), ("vkeys.parse_vkey",), lambda: [signer("n1").verifier.line.encode()]),
     Target("text.key_file", key_file, (KeyFileError,), ("keys.load_signer",), _key_files),
+    Target(
+        "text.fernet_keys",
+        fernet_keys,
+        (KeyFileError,),
+        ("fernetkeys.from_text", "keys.read_with_mode"),
+        lambda: [b",".join([b"A" * 43 + b"=", b"B" * 42 + b"A="])],
+    ),
     Target("text.cli_options", cli_options, (click.UsageError,), (), _options),
     Target(
         "text.cli_first_id",
