@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from replicad import __version__, configfile, dev, keys, logjournal, logs
+from replicad import __version__, configfile, dev, keys, logjournal, logs, tokensfile
 from replicad.config import Config
 from replicad.core.batch import Batch
 from replicad.core.concern import resolve
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return dev.main(arguments[1:])
     options = _parser().parse_args(arguments)
     try:
-        config = configfile.load(options.config)
+        config = tokensfile.with_principals(configfile.load(options.config))
         if options.check_config:
             keys.check_matches(keys.load_signer(config.key_file, config.node), config.this_node.public_key)
             print(f"{options.config}: good: {config.role} {config.node} of cluster {config.cluster}")
@@ -190,6 +190,9 @@ class Node:
             raise
         secure = "without TLS, so on loopback only" + (", with a shared token" if self._config.auth_token else "")
         _log.info("listening", f"on {self._config.listen}, {secure}", address=self._config.listen)
+        if self._server.is_open:
+            text = "no tokens_file and no AUTH_TOKEN: whoever is on this machine may post, read and replicate"
+            _log.warning("open_to_all", text)
         self._runtime.start()
         running = [self._supervision.run(), self._reloader.run(), *(dialer.run() for dialer in self._dialers)]
         self._tasks = [loop.create_task(part) for part in running]

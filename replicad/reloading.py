@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from replicad import configfile
+from replicad import configfile, tokensfile
 from replicad.config import Config
 from replicad.configreload import Plan, plan
 from replicad.errors import ConfigError
@@ -42,7 +42,7 @@ class Reloader:
             self._asked.clear()
             self._supervision.reloading()
             try:
-                wanted = await asyncio.to_thread(configfile.load, self._path)
+                wanted = await asyncio.to_thread(_load, self._path)
                 self._take(plan(self._config, wanted))
             except ConfigError as exc:
                 self._refuse(exc.faults)
@@ -64,3 +64,7 @@ class Reloader:
             self._log.error("reload_refused", fault)
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         self.remark = f"reload refused, nothing of it taken: {count}, first: {faults[0]}"
+
+
+def _load(path: str) -> Config:
+    return tokensfile.with_principals(configfile.load(path))
