@@ -279,18 +279,19 @@ class Book:
     """Everybody who may call, by token and certificate.
 
     1. Time tells nothing of a token: it is looked for under a keyed hash whose key nobody knows, then compared whole.
-    2. Where nobody has a token or a certificate, everybody is ANONYMOUS with all roles; never over TLS.
+    2. ``is_open``: who shows nothing is ANONYMOUS with all roles; never over TLS, and never with a shared token.
     """
 
-    def __init__(self, principals: Iterable[Principal], *, nodes: Iterable[str], shared_token: str = "") -> None:
-        principals = list(principals)
-        if shared_token:
-            principals.append(Principal(SHARED_NAME, ALL_ROLES, hash=hash_of(shared_token)))
+    def __init__(
+        self, principals: Iterable[Principal], *, nodes: Iterable[str], shared_token: str = "", is_open: bool = False
+    ) -> None:
+        shared = [Principal(SHARED_NAME, ALL_ROLES, hash=hash_of(shared_token))] if shared_token else []
+        principals = [*shared, *principals]  # an entry of the same token says more closely what it may do
         self._key = secrets.token_bytes(32)
         self._by_token = {self._blind(each.hash): each for each in principals if each.hash}
         self._by_certificate = {each.certificate: each for each in principals if each.certificate}
         self._by_certificate |= {node: Principal(node, frozenset({Role.NODE}), certificate=node) for node in nodes}
-        self.is_open = not principals
+        self.is_open = is_open and not shared_token
         self.names = {each.name: each for each in principals}
 
     def _blind(self, token_hash: str) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import resource
 import signal
 import sys
 import time
@@ -39,6 +40,7 @@ from replicad.wire.frames import encode_batch
 
 DEFAULT_CONFIG = "/etc/replicad.yaml"
 SWITCH_S = 0.0002  # the writing thread waits for the interpreter lock this long at the most, not Python's 5 ms
+OWN_FILES = 512  # the log, its reading threads, links to workers, and gRPC's own
 READ_BYTES = 1 << 20  # what an aside copy holds in memory at a time
 
 _log = logs.get_logger("replicad")
@@ -100,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 async def _run(config: Config, config_file: str) -> int:
     """Run the node until a signal or a fault ends it."""
     sys.setswitchinterval(SWITCH_S)
+    _allow_files(config.limits.sockets)
     reload_asked = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload_asked.set)
     began = time.monotonic()
@@ -129,6 +132,16 @@ async def _run(config: Config, config_file: str) -> int:
         loaded_ms=int((time.monotonic() - began) * 1000),
     )
     return await Node(config, machine, store, notifier, config_file=config_file, reload_asked=reload_asked).run()
+
+
+def _allow_files(sockets: int) -> None:
+    """Let this process open as many files as its sockets may be, and the log's: shells often allow 1024, and a log that
+    can't open its files is worse off than a client that can't connect."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = sockets + OWN_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def _open_store(config: Config) -> tuple[SqliteStore, StoreState]:

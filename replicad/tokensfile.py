@@ -63,24 +63,31 @@ def _read(path: Path) -> str:
     except OSError as exc:
         remedy = "it must be a file that the daemon's user may read"
         raise ConfigError([f"{path}: cannot be read ({exc.strerror}); {remedy}"]) from exc
-    with os.fdopen(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise ConfigError([f"{path}: is not a regular file; let tokens_file name the file itself"])
-        if found.st_mode & _FORBIDDEN:
-            mode = f"{stat.S_IMODE(found.st_mode):04o}"
-            raise ConfigError(
-                [f"{path}: its group may write it, or others have rights to it (mode {mode}); chmod 640 {path}"]
-            )
-        if found.st_uid not in (0, os.geteuid()):
-            raise ConfigError([f"{path}: belongs to user {found.st_uid}, who could let in anybody; chown root {path}"])
-        content = file.read(FILE_BYTES + 1)
+    try:
+        _check_rights(path, os.fstat(descriptor))
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            content = file.read(FILE_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > FILE_BYTES:
         raise ConfigError([f"{path}: has more than {FILE_BYTES} bytes; is it the right file?"])
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise ConfigError([f"{path}: is not UTF-8 text; save the file as UTF-8"]) from exc
+
+
+def _check_rights(path: Path, found: os.stat_result) -> None:
+    """Raises ConfigError."""
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigError([f"{path}: is not a regular file; let tokens_file name the file itself"])
+    if found.st_mode & _FORBIDDEN:
+        mode = f"{stat.S_IMODE(found.st_mode):04o}"
+        raise ConfigError(
+            [f"{path}: its group may write it, or others have rights to it (mode {mode}); chmod 640 {path}"]
+        )
+    if found.st_uid not in (0, os.geteuid()):
+        raise ConfigError([f"{path}: belongs to user {found.st_uid}, who could let in anybody; chown root {path}"])
 
 
 # --- changing it --------------------------------------------------------------------------------------------------

@@ -39,8 +39,8 @@ class Access:
     def configure(self, config: Config) -> None:
         """Go by the principals of ``config`` from now on."""
         self._limits = config.limits
-        names = [node.name for node in config.nodes]
-        self.book = Book(config.principals, nodes=names, shared_token=config.auth_token)
+        nodes, is_open = [node.name for node in config.nodes], not config.tokens_file
+        self.book = Book(config.principals, nodes=nodes, shared_token=config.auth_token, is_open=is_open)
 
     def caller(self, context: Context, role: Role) -> Caller:
         """Whoever calls, who may. Raises Refused (401) or Forbidden (403)."""
