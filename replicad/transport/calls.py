@@ -203,8 +203,11 @@ class Gate:
         if (task := asyncio.current_task()) is not None:
             task.uncancel()
         name = live.caller.principal.name
-        event = "stalled" if live.stalled else "call_ended"
-        self._log.warning(event, f"a stream of {name} was ended: {fault.message}", peer=context.peer(), principal=name)
+        text, peer = f"a stream of {name} was ended: {fault.message}", context.peer()
+        if live.stalled:
+            self._log.warning("stalled", text, peer=peer, principal=name)
+        else:
+            self._log.warning("call_ended", text, peer=peer, principal=name)
         with suppress(TimeoutError):
             async with asyncio.timeout(FAIL_S):
                 await self.fail(context, fault)

@@ -11,6 +11,7 @@ import pytest
 
 from replicad import tokensfile
 from replicad.access import Principal, Role, hash_of
+from replicad.configkeys import keys_of
 from replicad.errors import ConfigError
 
 
@@ -111,3 +112,13 @@ def test_two_who_change_it_at_once_lose_nothing(tmp_path: Path) -> None:
     for each in threads:
         each.join()
     assert len(tokensfile.load(path)) == 30
+
+
+def test_the_example_is_good_and_shows_every_key(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "packaging" / "examples" / "tokens.yaml").read_text()
+    path = tmp_path / "tokens.yaml"
+    path.write_text(text)
+    path.chmod(0o640)
+    assert [each.name for each in tokensfile.load(path)] == ["shop", "audit"]
+    for key in keys_of(Principal):
+        assert f"\n    {key.name}: " in text or f"- {key.name}: " in text, key.name
