@@ -35,6 +35,7 @@ StreamingCall = Callable[[Any, Context, str], AsyncGenerator[bytes, None]]
 
 STATUS_TRAILER = "grpc-status-details-bin"
 FAIL_S = 1.0  # for an error to be taken by a client that takes nothing; then its call is dropped
+OPEN_REQUEST_S = 2.0  # a stranger's request is a few bytes, and the places for strangers are few
 METADATA_BYTES = 16 << 10  # of one call: a token of 4096 characters, and what proxies and tracing add
 _CODES = {code.name: code for code in grpc.StatusCode}
 
@@ -129,7 +130,7 @@ class Gate:
             try:
                 caller = await self._caller(context, role)
                 leave = self._enter(context, caller, role, call.__qualname__)
-                return await call(await self._request(context), caller.principal.name)
+                return await call(await self._request(context, role), caller.principal.name)
             except Exception as exc:  # whatever it is: its text is for our log, not for the caller
                 await self.fail(context, exc)
             finally:
@@ -153,7 +154,7 @@ class Gate:
             try:
                 caller = await self._caller(context, role)
                 leave = self._enter(context, caller, role, call.__qualname__)
-                request = requests if many else await self._request(context)
+                request = requests if many else await self._request(context, role)
                 live = LiveCall(caller, role or Role.READER)
                 if role is not OPEN:
                     self._live.add(live)
@@ -185,9 +186,11 @@ class Gate:
                     return  # the client left while this was on its way
                 live.writing_since = 0.0
 
-    async def _request(self, context: Context) -> bytes:
+    async def _request(self, context: Context, role: Role | None) -> bytes:
         """The request of a call that has one. Raises BadRequest."""
         wait_s = self._config.timeouts.request_s
+        if role is OPEN:
+            wait_s = min(wait_s, OPEN_REQUEST_S)
         try:
             async with asyncio.timeout(wait_s):
                 data = await context.read()

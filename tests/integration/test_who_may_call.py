@@ -376,3 +376,37 @@ async def test_without_a_token_anywhere_a_node_is_open_and_says_so(tmp_path: Pat
             [record] = (await log.list(posted.offset)).records
             assert record.author == "anonymous"
         await asyncio.to_thread(daemon.terminate)
+
+
+async def test_what_is_open_to_all_is_bounded_in_number_and_in_time(tmp_path: Path) -> None:
+    async with (
+        one_node(tmp_path, limits={"open_calls": 3}) as (_, address, _),
+        aio.insecure_channel(address, options=OPTIONS) as channel,
+    ):
+        watch: aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream("/grpc.health.v1.Health/Watch")
+        watching = [watch(b"") for _ in range(3)]
+        for call in watching:
+            await call.read()
+        with pytest.raises(aio.AioRpcError) as caught:
+            await watch(b"").read()
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        check: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert await check(b"", timeout=CALL_S)  # counted for itself
+
+        both: aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream("/grpc.health.v1.Health/Check")
+        half, began = both(), time.monotonic()
+        async with asyncio.timeout(CALL_S):
+            assert await half.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert time.monotonic() - began < 10  # timeouts.request, for those who are known, is longer
+        watching[0].cancel()
+        await eventually(lambda: _watches(watch), within_s=10, what="a place is free again")
+
+
+async def _watches(watch: Any) -> bool:
+    call = watch(b"")
+    try:
+        await call.read()
+    except aio.AioRpcError:
+        return False
+    call.cancel()
+    return True
