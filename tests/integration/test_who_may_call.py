@@ -20,11 +20,11 @@ from replicad import tokensfile
 from replicad.access import RULES, Principal, Role, hash_of, new_token
 from replicad.client import AsyncClient
 from replicad.dev import DevCluster
-from replicad.errors import Forbidden, RateLimited, Unauthorized
+from replicad.errors import ExitCode, Forbidden, RateLimited, Unauthorized
 from replicad.wire import v1
 from replicad.wire.v1 import log_pb2
 from tests.support.commandline import CommandLine
-from tests.support.daemon import Daemon
+from tests.support.daemon import Daemon, run
 from tests.support.nodes import running_cluster
 from tests.support.rawlog import CALL_S, OPTIONS, RawLog, RawPostStream, fault_of, new_id
 from tests.support.waiting import eventually
@@ -215,6 +215,18 @@ async def test_a_faulty_tokens_file_is_told_whole_and_the_old_one_goes_on(tmp_pa
         assert "chmod 640" in daemon.log
         async with RawLog(address, token=TOKENS["writer"]) as log:
             await log.post(b"as before")
+
+
+async def test_a_config_is_checked_with_its_tokens_file_and_does_not_start_with_a_faulty_one(tmp_path: Path) -> None:
+    with running_cluster(tmp_path / "cluster", nodes=1, start=()) as cluster:
+        config = cluster.master.config_file
+        edit(config, tokens_file="tokens.yaml")
+        for arguments in (["--check-config"], []):
+            code, _, told = await asyncio.to_thread(run, "--config", str(config), *arguments)
+            assert code == ExitCode.CONFIG
+            assert f"{config.parent}/tokens.yaml: no such tokens file; make it: replicad-cli tokens create" in told
+        tokensfile.add(config.parent / "tokens.yaml", entries()[0])
+        assert (await asyncio.to_thread(run, "--config", str(config), "--check-config"))[0] == 0
 
 
 async def test_guessing_is_slowed_and_logged_and_a_good_token_is_not_held_up(tmp_path: Path) -> None:
