@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import resource
 import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from replicad import __version__, configfile, dev, keys, logjournal, logs, nodekeys
+from replicad import __version__, configfile, dev, keys, logjournal, logs, nodekeys, tokensfile
 from replicad.config import Config
 from replicad.core.batch import Batch
 from replicad.core.concern import resolve
@@ -39,6 +40,7 @@ from replicad.wire.frames import encode_batch
 
 DEFAULT_CONFIG = "/etc/replicad.yaml"
 SWITCH_S = 0.0002  # the writing thread waits for the interpreter lock this long at the most, not Python's 5 ms
+OWN_FILES = 512  # the log, its reading threads, links to workers, and gRPC's own
 READ_BYTES = 1 << 20  # what an aside copy holds in memory at a time
 
 _log = logs.get_logger("replicad")
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return dev.main(arguments[1:])
     options = _parser().parse_args(arguments)
     try:
-        config = configfile.load(options.config)
+        config = tokensfile.with_principals(configfile.load(options.config))
         if options.check_config:
             keys.check_matches(keys.load_signer(config.key_file, config.node), config.this_node.signing_keys)
             print(f"{options.config}: good: {config.role} {config.node} of cluster {config.cluster}")
@@ -100,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
 async def _run(config: Config, config_file: str) -> int:
     """Run the node until a signal or a fault ends it."""
     sys.setswitchinterval(SWITCH_S)
+    _allow_files(config.limits.sockets)
     reload_asked = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload_asked.set)
     began = time.monotonic()
@@ -136,6 +139,16 @@ async def _run(config: Config, config_file: str) -> int:
 
 def _make_sealer(config: Config, signer: keys.Signer) -> Sealer:
     return Sealer(config.cluster, config.node, signer.sign, encode_records, os.urandom)
+
+
+def _allow_files(sockets: int) -> None:
+    """Let this process open as many files as its sockets may be, and the log's: shells often allow 1024, and a log that
+    can't open its files is worse off than a client that can't connect."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = sockets + OWN_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def _open_store(config: Config) -> tuple[SqliteStore, StoreState]:
@@ -200,6 +213,9 @@ class Node:
             raise
         secure = "without TLS, so on loopback only" + (", with a shared token" if self._config.auth_token else "")
         _log.info("listening", f"on {self._config.listen}, {secure}", address=self._config.listen)
+        if self._server.is_open:
+            text = "no tokens_file and no AUTH_TOKEN: whoever is on this machine may post, read and replicate"
+            _log.warning("open_to_all", text)
         self._runtime.start()
         running = [self._supervision.run(), self._reloader.run(), *(dialer.run() for dialer in self._dialers)]
         self._tasks = [loop.create_task(part) for part in running]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from replicad import configrules
+from replicad.access import MAX_RATE, Principal
 from replicad.configkeys import Draft, Fault, Reader, Section, Sections, build, keys_of
 from replicad.configvalues import (
     Address,
@@ -160,7 +161,75 @@ class Limits:
         ),
     ] = 1024
     streams: Annotated[int, Count("Concurrent calls on one connection.", at_most=65_536)] = 1024
-    connections: Annotated[int, Count("Concurrent connections.", at_most=65_536, live=True)] = 1024
+    connections: Annotated[int, Count("Connections with calls under way.", at_most=65_536, live=True)] = 1024
+    sockets: Annotated[
+        int,
+        Count(
+            "Open connections, those without a call included; more are closed at once (by gRPC 1.67 and later).",
+            at_most=1_000_000,
+        ),
+    ] = 4096  # about 20 KiB of memory each; the rest of the unit's 65536 files is for the log
+    principal_calls: Annotated[
+        int,
+        Count("Concurrent calls of one principal, on all its connections.", at_most=1_000_000, live=True),
+    ] = 4096  # a principal may be a fleet that shares a token; about 30 KiB of memory each
+    open_calls: Annotated[
+        int,
+        Count("Concurrent calls of each method that asks for no token: health, reflection.", at_most=65_536, live=True),
+    ] = 64  # a probe each from a few watchers; each may hold one largest message in memory
+    principal_rate: Annotated[
+        int,
+        Count(
+            "Messages a second that each principal may post whose entry in the tokens file has no rate; 0: no limit."
+            " More are answered 429.",
+            at_least=0,
+            at_most=MAX_RATE,
+            live=True,
+        ),
+    ] = 0  # what is too much depends on the disk; limits.queue holds clients back when it is
+    principal_bytes: Annotated[
+        int,
+        Size(
+            "Bytes of payloads and headers a second that each principal may post whose entry has no rate_bytes;"
+            " 0: no limit.",
+            name="principal_bytes",
+            at_least=0,
+            at_most=MAX_RATE,
+            live=True,
+        ),
+    ] = 0
+    total_rate: Annotated[
+        int,
+        Count(
+            "Messages a second that all principals together may post; 0: no limit.",
+            at_least=0,
+            at_most=MAX_RATE,
+            live=True,
+        ),
+    ] = 0
+    total_bytes: Annotated[
+        int,
+        Size(
+            "Bytes a second that all principals together may post; 0: no limit.",
+            name="total_bytes",
+            at_least=0,
+            at_most=MAX_RATE,
+            live=True,
+        ),
+    ] = 0
+    rate_burst_s: Annotated[
+        float,
+        Duration("So many seconds' worth of a rate may come at once.", at_least=0.01, at_most=3600, live=True),
+    ] = 2.0  # a second's work of a program that posts by the second, and one that came late
+    auth_failures: Annotated[
+        int,
+        Count(
+            "Failed authentications of one address, with less than a minute between them, that are answered at once;"
+            " further ones wait, each twice as long as the last.",
+            at_most=65_536,
+            live=True,
+        ),
+    ] = 10  # a program that was started with an old token, and again
     read_bytes: Annotated[
         int,
         Size("Records in one response of a List or Tail.", at_least=4 * KIB, at_most=64 * MIB, live=True),
@@ -199,6 +268,42 @@ class Timeouts:
     read_wait_s: Annotated[
         float, Duration("Longest wait of a read for its min_offset.", at_least=0.001, at_most=3600, live=True)
     ] = 30.0
+    request_s: Annotated[
+        float,
+        Duration(
+            "For a call's request to arrive whole, where it is not a stream.", at_least=0.1, at_most=600, live=True
+        ),
+    ] = 20.0  # the largest payload of 64 MiB at 30 Mbit/s
+    stalled_s: Annotated[
+        float,
+        Duration(
+            "A client that takes nothing of what is sent to it for so long is cut off.",
+            at_least=0.1,
+            at_most=3600,
+            live=True,
+        ),
+    ] = 60.0  # a person who has stopped a tail in a terminal for a moment comes back
+    idle_stream_s: Annotated[
+        float,
+        Duration(
+            "A PostStream on which nothing comes for so long, and nothing waits, is ended.",
+            at_least=0.1,
+            at_most=86_400,
+            live=True,
+        ),
+    ] = 3600.0  # the client library opens another with the next post
+    idle_connection_s: Annotated[
+        float,
+        Duration("A connection without a call for so long is closed.", at_least=0.1, at_most=86_400),
+    ] = 300.0  # it costs memory and a file; the client library dials anew without a word
+    handshake_s: Annotated[
+        float,
+        Duration("For a new connection's first words, TLS included.", at_least=0.1, at_most=600),
+    ] = 10.0  # some round trips on a bad line
+    auth_delay_s: Annotated[
+        float,
+        Duration("Longest wait of the answer to a failed authentication.", at_least=0.0, at_most=60, live=True),
+    ] = 5.0  # a dozen guesses a second of one address at the most; see transport/guard.py
     stop_s: Annotated[
         float,
         # a node leaves within 10 s of SIGTERM; what is beyond this is for closing the store
@@ -272,7 +377,18 @@ class Config:
     )
     log: Annotated[Log, Section("The daemon's own log.", of=Log)] = field(default_factory=Log)
     auth_token: str = field(default="", repr=False)  # from AUTH_TOKEN only: never in the file
-    reflection: Annotated[bool, Flag("Whether gRPC server reflection is on, for stock tools.")] = True
+    tokens_file: Annotated[
+        str,
+        FilePath(
+            "File with those who may call: names, roles, hashes of tokens; made by `replicad-cli tokens create`. A"
+            " reload reads it again. Without it and without AUTH_TOKEN a node on loopback is open to all.",
+            live=True,
+        ),
+    ] = ""
+    principals: tuple[Principal, ...] = ()  # what that file holds: see replicad/tokensfile.py
+    reflection: Annotated[
+        bool, Flag("Whether gRPC server reflection is on, for stock tools: it tells the services to all.")
+    ] = False
 
     @property
     def this_node(self) -> Node:

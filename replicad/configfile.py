@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ, *, signs: bool =
     read or is not YAML.
     """
     path = Path(path)
-    document = _parse_yaml(path, _read(path))
+    document = parse_yaml(path, _read(path))
     if document.value is None:
         raise ConfigError([f"{path}: is empty; {_EXAMPLE}"])
     if _is_example(document.value):
@@ -49,13 +49,23 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ, *, signs: bool =
             ]
         )
     config, faults = examine(document.value, env=env, credential=credential_file(env) or ("" if signs else os.devnull))
+    if (lines := fault_lines(path, document, faults)) or config is None:
+        raise ConfigError(lines)
+    folder = path.absolute().parent
+    return replace(
+        config,
+        data_dir=str(folder / config.data_dir),
+        key_file=str(folder / config.key_file),
+        tokens_file=str(folder / config.tokens_file) if config.tokens_file else "",
+    )
+
+
+def fault_lines(path: Path, document: Document, faults: Iterable[Fault]) -> list[str]:
+    """YAML's own faults in the document and these, one line each with its place, in the order of the file."""
     told = {fault.path for _, fault in document.faults}
     located = [*document.faults, *((_line_of(fault, document), fault) for fault in faults if fault.path not in told)]
-    if config is None or located:
-        located.sort(key=lambda line_and_fault: line_and_fault[0])
-        raise ConfigError([fault.line("" if fault.variable else f"{path}:{line}") for line, fault in located])
-    folder = path.absolute().parent
-    return replace(config, data_dir=str(folder / config.data_dir), key_file=str(folder / config.key_file))
+    located.sort(key=lambda line_and_fault: line_and_fault[0])
+    return [fault.line("" if fault.variable else f"{path}:{line}") for line, fault in located]
 
 
 def _is_example(value: object) -> bool:
@@ -72,7 +82,9 @@ class _Place:
 
 
 @dataclass(frozen=True, slots=True)
-class _Document:
+class Document:
+    """What a YAML file holds, and where in it."""
+
     value: object
     places: Mapping[configkeys.Path, _Place]
     faults: list[tuple[int, Fault]]  # what YAML allows and we do not, with lines
@@ -96,11 +108,12 @@ def _read(path: Path) -> str:
         raise ConfigError([f"{path}:{line}: is not UTF-8 text; save the file as UTF-8"]) from exc
 
 
-def _parse_yaml(path: Path, text: str) -> _Document:
+def parse_yaml(path: Path, text: str) -> Document:
+    """The values in a YAML text, with the line of each; ``path`` is for what is said of it. Raises ConfigError."""
     try:
         loader = _Loader(text)  # looks at the text's characters already
         root = loader.get_single_node()
-        return _Document(None, {}, []) if root is None else _Walk(loader).document(root)
+        return Document(None, {}, []) if root is None else _Walk(loader).document(root)
     except yaml.MarkedYAMLError as exc:
         raise ConfigError([_syntax_fault(path, exc)]) from exc
     except yaml.reader.ReaderError as exc:
@@ -123,7 +136,7 @@ def _syntax_fault(path: Path, exc: yaml.MarkedYAMLError) -> str:
     return f"{place}: not valid YAML: {' '.join((problem, context)).strip()}; {remedy}"
 
 
-def _line_of(fault: Fault, document: _Document) -> int:
+def _line_of(fault: Fault, document: Document) -> int:
     if fault.variable:
         return sys.maxsize  # the environment's come last
     place = document.places.get(fault.path)
@@ -132,7 +145,7 @@ def _line_of(fault: Fault, document: _Document) -> int:
     return place.key_line if fault.on_key else place.value_line
 
 
-def _nearest_line(document: _Document, path: configkeys.Path) -> int:
+def _nearest_line(document: Document, path: configkeys.Path) -> int:
     """Where the section stands that lacks a key; the first line when it is not there itself."""
     while path:
         if path in document.places:
@@ -166,9 +179,9 @@ class _Walk:
         self.places: dict[configkeys.Path, _Place] = {}
         self.faults: list[tuple[int, Fault]] = []
 
-    def document(self, root: yaml.Node) -> _Document:
+    def document(self, root: yaml.Node) -> Document:
         self.places[()] = _Place(1, 1)
-        return _Document(self._value(root, ()), self.places, self.faults)
+        return Document(self._value(root, ()), self.places, self.faults)
 
     def _value(self, node: yaml.Node, path: configkeys.Path) -> object:
         if id(node) in self.aliases:

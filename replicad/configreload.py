@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from replicad import configrules
+from replicad.access import Principal
 from replicad.config import Config
 from replicad.configkeys import Path, Section, Sections, keys_of, path_text
 from replicad.errors import ConfigError
+
+SHOWN_NAMES = 10  # a line of the log stays readable
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +50,28 @@ def plan(running: Config, wanted: Config) -> Plan:
     Raises ConfigError when what can be taken does not go together with what has to stay until a restart: then nothing
     is to be taken.
     """
-    changes = list(_changes(Config, running, wanted, ()))
+    changes = [*_changes(Config, running, wanted, ()), *_principals(running, wanted)]
     taken = tuple(change for change in changes if change.live)
-    config: Config = _with_live(Config, running, wanted)
+    config: Config = dataclasses.replace(_with_live(Config, running, wanted), principals=wanted.principals)
     draft = dataclasses.asdict(config)
     faults = configrules.check(draft, {change.path for change in taken}, {})
     if faults:
         raise ConfigError([f"{fault.line()}; or restart, to have the whole file taken" for fault in faults])
     return Plan(config, taken, tuple(change for change in changes if not change.live))
+
+
+def _principals(running: Config, wanted: Config) -> Iterator[Change]:
+    """What has changed in the tokens file, by names: whoever withdraws a token wants to read that it is so."""
+    was, now = set(running.principals), set(wanted.principals)
+    if was != now:
+        gone, new = (_names(each) for each in (was - now, now - was))
+        yield Change(("principals",), gone, new, live=True)
+
+
+def _names(principals: set[Principal]) -> str:
+    names = sorted({each.name for each in principals})
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return f"[{', '.join(names[:SHOWN_NAMES])}{more}]"
 
 
 def _changes(section: type, running: Any, wanted: Any, prefix: Path) -> Iterator[Change]:

@@ -52,8 +52,8 @@ class Key:
         raise NotImplementedError
 
     def show(self, value: Any) -> str:
-        """A field's value as the file would have it."""
-        return str(value)
+        """A field's value as the file would have it; an empty text is a key that is left out."""
+        return "none" if value == "" else str(value)
 
     def form(self) -> str:
         """What may be written, and within which limits, in a few words for a manual."""
@@ -260,6 +260,8 @@ class Size(Key):
         return int(size)
 
     def show(self, value: Any) -> str:
+        if not value:
+            return "0"
         unit, factor = next((unit, factor) for unit, factor in self.units.items() if value % factor == 0)
         return f"{value // factor}{unit}"
 

@@ -92,6 +92,25 @@ EVENTS: dict[str, Kind] = {
     "call_failed": Kind(
         "0ab05fb2786b452daab5ffa0953bf14c", "A call failed with a bug of ours; the caller was told 500."
     ),
+    "open_to_all": Kind(
+        "05c133a63b234569918d4c039973ea9d",
+        "The node asks for no token: without tokens_file and AUTH_TOKEN, whoever is on its machine may call it.",
+    ),
+    "unauthorized": Kind(
+        "d07abb1fb4e14f94b08d87eecd517263",
+        "A call was refused for its token or certificate; REASON is missing, wrong, unknown, expired or revoked.",
+        repeats=True,
+    ),
+    "call_ended": Kind(
+        "4a62add0d4ee44258782b0bd4792472d",
+        "An open stream was ended: its caller's token was withdrawn or has expired, or lost its role.",
+        repeats=True,
+    ),
+    "stalled": Kind(
+        "8854e5895baa4a7da4e9207e0f0ca834",
+        "A stream whose client took nothing of it for timeouts.stalled was cut off.",
+        repeats=True,
+    ),
     "not_started": Kind("4bda738a035a4705bc4fabac86cdc44f", "Why the node did not start."),
     "fatal": Kind(
         "3ab4dafe490c485facc6400d0b330cb1", "The node stops for a fault, so as not to go on with what it can't trust."

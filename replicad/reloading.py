@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from replicad import configfile, keys
+from replicad import configfile, keys, tokensfile
 from replicad.config import Config
 from replicad.configreload import Plan, plan
 from replicad.errors import ConfigError, KeyFileError
@@ -54,7 +54,7 @@ class Reloader:
 
     def _read(self) -> tuple[Plan, Signer, KeyFileError | None]:
         """The config's and the key's files. Raises ConfigError and KeyFileError."""
-        made = plan(self._config, configfile.load(self._path))
+        made = plan(self._config, _load(self._path))
         signing_keys = made.config.this_node.signing_keys
         return made, *keys.read_again(self._signer, made.config.key_file, signing_keys)
 
@@ -84,3 +84,7 @@ class Reloader:
             self._log.error("reload_refused", fault)
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         self.remark = f"reload refused, nothing of it taken: {count}, first: {faults[0]}"
+
+
+def _load(path: str) -> Config:
+    return tokensfile.with_principals(configfile.load(path))

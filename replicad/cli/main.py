@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status", "Show all nodes: role, state, sizes, lag, root."),
     "verify": ("verify", "Prove a data folder, offline, with public keys alone."),
     "keys": ("keys", "Make, show and replace keys, of nodes and for encryption."),
+    "tokens": ("tokens", "Make, list and withdraw tokens."),
     "bench": ("bench.command", "Measure five workloads."),
     "completion": ("completion", "Print the completion script of a shell."),
 }

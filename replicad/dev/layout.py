@@ -124,6 +124,7 @@ def create(
                 "data_dir": "data",
                 "key": "key",
                 "nodes": [dict(entry) for entry in nodes],
+                "reflection": True,  # it is for trying things out
                 **(settings or {}),
             }
             text = "# Made by `replicad dev`, which takes it as it stands: change what you like between two runs.\n"

@@ -1,68 +1,220 @@
 """What every call to this node passes through: who calls, how many may, and how an error leaves.
 
-Owns authentication, the call limits and the form of errors. Must not know what the calls do.
+Owns the call limits and the form of errors; who calls is :mod:`replicad.transport.access`'s to say. Must not know what
+the calls do.
+
+Every method is served as a stream of requests, whatever it is to its client: gRPC would read a lone request whole
+before we see the call, also of a stranger. So nothing of a call is read before its caller is known.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
-import hmac
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing, suppress
 from typing import Any
 
 import grpc
+from grpc import aio
 
-from replicad.errors import BadRequest, InternalError, RateLimited, ServiceError, Unauthorized
+from replicad.access import ANONYMOUS, OPEN, Refused, Role
+from replicad.config import Config
+from replicad.errors import BadRequest, InternalError, RateLimited, ServiceError
 from replicad.logs import Logger
+from replicad.transport.access import Access, Caller
+from replicad.transport.guard import Guard
+from replicad.transport.livecalls import LiveCall, LiveCalls
 from replicad.wire.codec import status_trailer
 from replicad.wire.parsing import M, ParseError, parse
 
 Context = Any  # grpc.aio.ServicerContext; its type arguments add nothing here
+UnaryCall = Callable[[bytes, str], Awaitable[bytes]]
+StreamingCall = Callable[[Any, Context, str], AsyncGenerator[bytes, None]]
 
 STATUS_TRAILER = "grpc-status-details-bin"
-ANONYMOUS = "anonymous"  # author of records when no token is asked for
-SHARED_TOKEN = "token"  # noqa: S105 - author of records posted with the shared token: a name, not the token
+FAIL_S = 1.0  # for an error to be taken by a client that takes nothing; then its call is dropped
+OPEN_REQUEST_S = 2.0  # a stranger's request is a few bytes, and the places for strangers are few
+METADATA_BYTES = 16 << 10  # of one call: a token of 4096 characters, and what proxies and tracing add
 _CODES = {code.name: code for code in grpc.StatusCode}
 
 
 class Gate:
     """Lets a call in, or not.
 
-    ``token``: the shared bearer token, "" for none. At most ``streams`` calls at a time from one connection and calls
-    from ``connections`` connections.
+    At most ``limits.streams`` calls at a time from one connection, calls from ``limits.connections`` connections, and
+    ``limits.principal_calls`` calls of one principal; of each method that is open to all ``limits.open_calls``.
     """
 
-    def __init__(self, *, token: str, streams: int, connections: int, log: Logger) -> None:
-        self._expected = f"Bearer {token}".encode() if token else b""
-        self._streams, self.connections = streams, connections
-        self._calls: Counter[str] = Counter()
+    def __init__(self, config: Config, *, log: Logger) -> None:
+        limits, timeouts = config.limits, config.timeouts
+        self.access = Access(config)
+        self._guard = Guard(free=limits.auth_failures, longest_s=timeouts.auth_delay_s, log=log)
+        self._live = LiveCalls(self.access.again, stalled_s=timeouts.stalled_s)
+        self._config, self._streams = config, limits.streams
+        self._calls: Counter[str] = Counter()  # by connection
+        self._of_principal: Counter[str] = Counter()
+        self._open_calls: Counter[str] = Counter()  # by method
         self._log = log
 
-    def author(self, context: Context) -> str:
-        """The authenticated principal. Raises Unauthorized; a missing token looks like a wrong one."""
-        if not self._expected:
-            return ANONYMOUS
-        given = dict(context.invocation_metadata() or ()).get("authorization", "")
-        if not hmac.compare_digest(given.encode(), self._expected):
-            raise Unauthorized("a bearer token is needed: set AUTH_TOKEN, or send `authorization: Bearer TOKEN`")
-        return SHARED_TOKEN
+    def configure(self, config: Config) -> None:
+        """Go by ``config`` from now on; streams whose callers may not go on are ended at once."""
+        self._config = config
+        self._guard.free, self._guard.longest_s = config.limits.auth_failures, config.timeouts.auth_delay_s
+        self._live.stalled_s = config.timeouts.stalled_s
+        self.access.configure(config)
+        self._live.look()
 
-    def enter(self, peer: str) -> None:
+    # --- who may come in --------------------------------------------------------------------------------------------
+
+    async def _caller(self, context: Context, role: Role | None) -> Caller:
+        """Who calls. Raises ServiceError; 401 is the same whatever is wrong, and waits where there were many."""
+        if role is OPEN:
+            return Caller(ANONYMOUS, False)
+        peer = context.peer()
+        self._guard.check(peer)
+        try:
+            caller = self.access.caller(context, role)
+        except Refused as exc:
+            await self._guard.failed(peer, exc)
+            raise
+        self._guard.succeeded(peer)
+        return caller
+
+    def enter(self, peer: str, principal: str) -> None:
+        """Raises RateLimited."""
+        limits = self._config.limits
         if self._calls[peer] >= self._streams:
             raise RateLimited(f"this connection has {self._streams} calls under way (limits.streams)", retry_after_s=1)
+        if self._of_principal[principal] >= limits.principal_calls:
+            text = f"{principal} has {limits.principal_calls} calls under way (limits.principal_calls)"
+            raise RateLimited(text, retry_after_s=1)
         if not self._calls[peer]:
             del self._calls[peer]
-            if len(self._calls) >= self.connections:
-                text = f"{self.connections} connections have calls under way (limits.connections)"
+            if len(self._calls) >= limits.connections:
+                text = f"{limits.connections} connections have calls under way (limits.connections)"
                 raise RateLimited(text, retry_after_s=1)
         self._calls[peer] += 1
+        self._of_principal[principal] += 1
 
-    def leave(self, peer: str) -> None:
-        self._calls[peer] -= 1
-        if self._calls[peer] <= 0:
-            del self._calls[peer]
+    def leave(self, peer: str, principal: str) -> None:
+        for counter, key in ((self._calls, peer), (self._of_principal, principal)):
+            counter[key] -= 1
+            if counter[key] <= 0:
+                del counter[key]
+
+    def _enter(self, context: Context, caller: Caller, role: Role | None, method: str) -> Callable[[], None]:
+        """Count the call in; gives what counts it out. Nodes are not counted: clients must not keep the master out."""
+        if role is Role.NODE:
+            return lambda: None
+        if role is not OPEN:
+            peer, name = context.peer(), caller.principal.name
+            self.enter(peer, name)
+            return lambda: self.leave(peer, name)
+        if self._open_calls[method] >= self._config.limits.open_calls:
+            text = f"{self._config.limits.open_calls} calls of it are under way (limits.open_calls)"
+            raise RateLimited(text, retry_after_s=1)
+        self._open_calls[method] += 1
+        return lambda: self._open_calls.subtract((method,))
+
+    # --- how a call goes ---------------------------------------------------------------------------------------------
+
+    def unary(self, call: UnaryCall, role: Role | None) -> Callable[[Any, Context], Awaitable[bytes | None]]:
+        """A handler of one request and one answer: ``call(request, author)``, for callers with the role."""
+
+        @functools.wraps(call)
+        async def handler(requests: object, context: Context) -> bytes | None:
+            del requests
+            leave = None
+            try:
+                caller = await self._caller(context, role)
+                leave = self._enter(context, caller, role, call.__qualname__)
+                return await call(await self._request(context, role), caller.principal.name)
+            except Exception as exc:  # whatever it is: its text is for our log, not for the caller
+                await self.fail(context, exc)
+            finally:
+                if leave:
+                    leave()
+            return None
+
+        return handler
+
+    def streaming(
+        self, call: StreamingCall, role: Role | None, *, many: bool = False
+    ) -> Callable[[Any, Context], Awaitable[None]]:
+        """A handler that answers with a stream: ``call(request, context, author)``, for callers with the role.
+
+        ``many``: the client sends many requests, and ``call`` gets the stream of them.
+        """
+
+        @functools.wraps(call)
+        async def handler(requests: Any, context: Context) -> None:
+            leave, live = None, None
+            try:
+                caller = await self._caller(context, role)
+                leave = self._enter(context, caller, role, call.__qualname__)
+                request = requests if many else await self._request(context, role)
+                live = LiveCall(caller, role or Role.READER)
+                if role is not OPEN:
+                    self._live.add(live)
+                await self._answer(call(request, context, caller.principal.name), context, live)
+            except asyncio.CancelledError:
+                if live is None or live.fault is None:
+                    raise
+                await self._end(context, live, live.fault)
+            except Exception as exc:
+                await self.fail(context, exc)
+            finally:
+                if live:
+                    self._live.discard(live)
+                if leave:
+                    leave()
+
+        return handler
+
+    async def _answer(self, responses: AsyncGenerator[bytes, None], context: Context, live: LiveCall) -> None:
+        now = asyncio.get_running_loop().time
+        async with aclosing(responses):
+            async for response in responses:
+                live.writing_since = now()
+                try:
+                    await context.write(response)
+                except Exception as exc:
+                    if type(exc).__name__ != "ExecuteBatchError":  # gRPC has no public name for it
+                        raise
+                    return  # the client left while this was on its way
+                live.writing_since = 0.0
+
+    async def _request(self, context: Context, role: Role | None) -> bytes:
+        """The request of a call that has one. Raises BadRequest."""
+        wait_s = self._config.timeouts.request_s
+        if role is OPEN:
+            wait_s = min(wait_s, OPEN_REQUEST_S)
+        try:
+            async with asyncio.timeout(wait_s):
+                data = await context.read()
+        except TimeoutError as exc:
+            raise BadRequest(f"the request did not come within {wait_s:g} s (timeouts.request)") from exc
+        if data is aio.EOF:
+            raise BadRequest("the call ended without a request")
+        return bytes(data)
+
+    async def _end(self, context: Context, live: LiveCall, fault: ServiceError) -> None:
+        """End a stream ourselves. What is not taken within FAIL_S is dropped with the call."""
+        self._live.discard(live)
+        if (task := asyncio.current_task()) is not None:
+            task.uncancel()
+        name = live.caller.principal.name
+        text, peer = f"a stream of {name} was ended: {fault.message}", context.peer()
+        if live.stalled:
+            self._log.warning("stalled", text, peer=peer, principal=name)
+        else:
+            self._log.warning("call_ended", text, peer=peer, principal=name)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAIL_S):
+                await self.fail(context, fault)
+        raise asyncio.CancelledError
 
     async def fail(self, context: Context, exc: BaseException) -> None:
         """End the call with an error that the caller can take apart; ours to mend are logged, and say no more."""
@@ -71,63 +223,6 @@ class Gate:
             exc = InternalError("the node failed in this call; its log says why")
         context.set_trailing_metadata(((STATUS_TRAILER, status_trailer(exc)),))
         await context.abort(_CODES[exc.grpc_status], exc.message)
-
-    def unary(
-        self, call: Callable[[bytes, str], Awaitable[bytes]], *, open_to_all: bool = False
-    ) -> Callable[[bytes, Context], Awaitable[bytes | None]]:
-        """A handler of one request and one answer: ``call(request, author)``.
-
-        ``open_to_all``: no token is asked for, and no limit holds: a probe must get through to a node that is full.
-        """
-
-        @functools.wraps(call)
-        async def handler(request: bytes, context: Context) -> bytes | None:
-            peer, entered = context.peer(), False
-            try:
-                author = ANONYMOUS if open_to_all else self.author(context)
-                if not open_to_all:
-                    self.enter(peer)
-                    entered = True
-                return await call(request, author)
-            except Exception as exc:  # whatever it is: its text is for our log, not for the caller
-                await self.fail(context, exc)
-            finally:
-                if entered:
-                    self.leave(peer)
-            return None
-
-        return handler
-
-    def streaming(
-        self,
-        call: Callable[[Any, Context, str], AsyncGenerator[bytes, None]],
-        *,
-        open_to_all: bool = False,
-        limited: bool = True,
-    ) -> Callable[[Any, Context], AsyncIterator[bytes]]:
-        """A handler that answers with a stream: ``call(request or requests, context, author)``.
-
-        ``limited=False``: no limit holds, though a token is asked for: clients must not keep the master out.
-        """
-
-        @functools.wraps(call)
-        async def handler(request: Any, context: Context) -> AsyncIterator[bytes]:
-            peer, entered = context.peer(), False
-            try:
-                author = ANONYMOUS if open_to_all else self.author(context)
-                if limited and not open_to_all:
-                    self.enter(peer)
-                    entered = True
-                async with aclosing(call(request, context, author)) as responses:
-                    async for response in responses:
-                        yield response
-            except Exception as exc:
-                await self.fail(context, exc)
-            finally:
-                if entered:
-                    self.leave(peer)
-
-        return handler
 
 
 def parse_request(kind: type[M], data: bytes) -> M:
@@ -138,12 +233,19 @@ def parse_request(kind: type[M], data: bytes) -> M:
         raise BadRequest(f"{exc}; see replicad/wire/v1/log.proto") from exc
 
 
-def options(*, message_bytes: int, streams: int) -> list[tuple[str, Any]]:
-    """Channel arguments of the server: https://grpc.github.io/grpc/core/group__grpc__arg__keys.html."""
+def options(config: Config, *, message_bytes: int) -> list[tuple[str, Any]]:
+    """Channel arguments of the server: https://grpc.github.io/grpc/core/group__grpc__arg__keys.html. A release of gRPC
+    that does not know one passes over it."""
+    limits, timeouts = config.limits, config.timeouts
     return [
         ("grpc.max_receive_message_length", message_bytes),
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_concurrent_streams", streams),
+        ("grpc.max_concurrent_streams", limits.streams),
+        ("grpc.max_allowed_incoming_connections", limits.sockets),
+        ("grpc.max_metadata_size", METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", METADATA_BYTES),
+        ("grpc.server_handshake_timeout_ms", int(timeouts.handshake_s * 1000)),
+        ("grpc.max_connection_idle_ms", int(timeouts.idle_connection_s * 1000)),
         ("grpc.so_reuseport", 0),  # a second daemon on the port must fail, not share it
         ("grpc.keepalive_time_ms", 20_000),  # a client whose machine is gone is found out
         ("grpc.keepalive_timeout_ms", 10_000),

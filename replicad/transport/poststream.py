@@ -15,6 +15,7 @@ from replicad.core.concern import resolve
 from replicad.core.effects import FrameResult
 from replicad.core.master import Master
 from replicad.errors import NotMaster, OutcomeUnknown, RateLimited, ServiceError, TooLarge, Unavailable
+from replicad.rates import Rates
 from replicad.runtime import Runtime
 from replicad.transport.calls import Context
 from replicad.wire.codec import (
@@ -36,6 +37,7 @@ class Posting:
     def __init__(self, runtime: Runtime, config: Config) -> None:
         self._runtime, self._config = runtime, config
         self.stopping = False
+        self.rates = Rates()
 
     def configure(self, config: Config) -> None:
         """Go by ``config`` from the next frame on; a stream that is open keeps its ``stream_frames``."""
@@ -44,7 +46,7 @@ class Posting:
     def submit(self, frame: PostFrame, author: str, results: PostResults) -> None:
         """Submit a decoded frame; its result arrives at ``results``."""
         try:
-            self._check(frame)
+            self._check(frame, author)
             concern = self._config.write_concern
             nodes = resolve(frame.write_concern or concern.default, voters=self._config.voters)
             timeout_s = frame.timeout_ms / 1000 or concern.timeout_s
@@ -55,7 +57,7 @@ class Posting:
         answered = results.expect(frame.sequence)
         self._runtime.submit(frame.messages, author=author, nodes=nodes, deadline=deadline, answered=answered)
 
-    def _check(self, frame: PostFrame) -> None:
+    def _check(self, frame: PostFrame, author: str) -> None:
         runtime, limits = self._runtime, self._config.limits
         if not isinstance(runtime.machine, Master):
             master = runtime.machine.master
@@ -69,6 +71,10 @@ class Posting:
                 f"the frame has {len(frame.messages)} messages, at most {limits.batch_records} are taken "
                 "(limits.batch_records); send fewer in a frame"
             )
+        now, messages = asyncio.get_running_loop().time(), frame.messages
+        wait_s, limit = self.rates.admit(author, messages=len(messages), size_bytes=messages.size_bytes, now=now)
+        if wait_s:
+            raise RateLimited(f"{limit}: the rate is reached; again in {wait_s:.3g} s", retry_after_s=wait_s)
 
     async def post_stream(self, requests: object, context: Context, author: str) -> AsyncGenerator[bytes, None]:
         """The handler of PostStream."""
@@ -76,12 +82,13 @@ class Posting:
         results = PostResults(self._config.limits.stream_frames)
         yield encode_post_results([])  # so that the client knows it is let in before it sends: see log.proto
         reader = asyncio.create_task(self._read(context, author, results))
+        self._watch_idle(results, reader)
         try:
             while (answer := await results.next()) is not None:
                 yield answer
-            await reader
             if results.fault is not None:
                 raise results.fault
+            await reader
         finally:
             reader.cancel()
 
@@ -89,6 +96,7 @@ class Posting:
         limits = self._config.limits
         try:
             while (data := await context.read()) is not aio.EOF:
+                results.heard = True
                 await results.room()
                 try:
                     frame = decode_post_frame(data, payload_bytes=limits.payload_bytes, frame_bytes=limits.frame_bytes)
@@ -105,6 +113,20 @@ class Posting:
             results.fault = exc
         finally:
             results.no_more()
+
+    def _watch_idle(self, results: PostResults, reader: asyncio.Task[None]) -> None:
+        """Look once in an idle_stream whether anything came, or waits for its answer; if not, read no more."""
+
+        def look() -> None:
+            if not results.heard and not results.busy:
+                results.fault = Unavailable("nothing came on this stream for timeouts.idle_stream; open another")
+                reader.cancel()
+            if not reader.done():
+                results.heard = False
+                self._watch_idle(results, reader)
+
+        timer = asyncio.get_running_loop().call_later(self._config.timeouts.idle_stream_s, look)
+        reader.add_done_callback(lambda _: timer.cancel())
 
     async def post(self, request: bytes, author: str) -> PostFrameResult:
         """A single post, as a frame of one."""
@@ -128,11 +150,17 @@ class PostResults:
         self._ended = False
         self._wake = asyncio.Event()
         self._taken = asyncio.Event()
+        self.heard = True  # anything, since it was last looked
         self.fault: ServiceError | None = None  # why no more frames are read, when that is the client's fault
 
     @property
     def full(self) -> bool:
         return self._expected >= self._limit
+
+    @property
+    def busy(self) -> bool:
+        """Whether a frame waits for its answer, or an answer for the client."""
+        return bool(self._expected or self._ready)
 
     async def room(self) -> None:
         """Wait while a client that does not read its answers has too many of them."""

@@ -12,11 +12,13 @@ from typing import Any
 import grpc
 from grpc import aio
 
+from replicad.access import RULES, Role
 from replicad.config import Config
-from replicad.errors import OperatorError
+from replicad.errors import OperatorError, invariant
 from replicad.logs import Logger
+from replicad.rates import Rate
 from replicad.runtime import Runtime
-from replicad.transport.calls import Gate, options
+from replicad.transport.calls import Gate, StreamingCall, UnaryCall, options
 from replicad.transport.health import Health
 from replicad.transport.links import Acceptor
 from replicad.transport.poststream import Posting, only_outcome
@@ -26,9 +28,9 @@ from replicad.transport.reflection import Reflection
 from replicad.transport.status import Status
 from replicad.wire.v1 import health_pb2, log_pb2, replication_pb2
 
-LOG = "replicad.wire.v1.Log"
-REPLICATION = "replicad.wire.v1.Replication"
-HEALTH = "grpc.health.v1.Health"
+LOG = "/replicad.wire.v1.Log"
+REPLICATION = "/replicad.wire.v1.Replication"
+HEALTH = "/grpc.health.v1.Health"
 RECORD_OVERHEAD_BYTES = 600  # leaf, salt and framing of one record, at the longest id and author
 
 
@@ -44,39 +46,60 @@ class Server:
         self.posting = Posting(runtime, config)
         self._reading, self._status = Reading(runtime, config), Status(runtime, config, key_id=key_id)
         limits = config.limits
-        self._gate = Gate(token=config.auth_token, streams=limits.streams, connections=limits.connections, log=log)
+        self._gate = Gate(config, log=log)
+        self._rates = self.posting.rates
+        self._set_rates(config)
         records = limits.batch_records * RECORD_OVERHEAD_BYTES
         # The largest message is a master's batch: one whole frame of a client at the most, and its records' leaves.
         message_bytes = limits.payload_bytes + max(limits.frame_bytes, limits.batch_bytes) + records + (1 << 20)
-        self._server = aio.server(options=options(message_bytes=message_bytes, streams=limits.streams))
-        for service, methods in self._methods().items():
-            handler = grpc.method_handlers_generic_handler(service, methods)
-            self._server.add_generic_rpc_handlers((handler,))
+        self._server = aio.server(options=options(config, message_bytes=message_bytes))
+        services: dict[str, dict[str, Any]] = {}
+        for path, handler_for in self._methods().items():
+            _, service, method = path.split("/")
+            invariant(path in RULES, f"{path} has no rule in replicad/access.py")
+            services.setdefault(service, {})[method] = handler_for(RULES[path])
+        for service, methods in services.items():
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
 
-    def _methods(self) -> dict[str, dict[str, Any]]:
-        gate, reading, status = self._gate, self._reading, self._status
+    @property
+    def is_open(self) -> bool:
+        """Whether calls without TLS are let in with no token."""
+        return self._gate.access.book.is_open
+
+    def _methods(self) -> dict[str, Callable[[Role | None], Any]]:
+        """Each method's handler, for the role that the rules ask for."""
+        reading, status = self._reading, self._status
         acceptor = Acceptor(self._runtime, log=self._log)
-        services: dict[str, dict[str, Any]] = {
-            LOG: {
-                "Post": _unary(gate.unary(self._post)),
-                "PostStream": _both(gate.streaming(self.posting.post_stream)),
-                "List": _down(gate.streaming(reading.list_records)),
-                "Tail": _down(gate.streaming(reading.tail)),
-                "Outcome": _unary(gate.unary(status.outcome)),
-                "Status": _unary(gate.unary(status.status)),
-            },
-            REPLICATION: {"Replicate": _both(gate.streaming(acceptor.replicate, limited=False))},
-            HEALTH: {
-                "Check": _unary(gate.unary(self.health.check, open_to_all=True)),
-                "Watch": _down(gate.streaming(self.health.watch, open_to_all=True)),
-            },
+        methods = {
+            f"{LOG}/Post": self._unary(self._post),
+            f"{LOG}/PostStream": self._both(self.posting.post_stream),
+            f"{LOG}/List": self._down(reading.list_records),
+            f"{LOG}/Tail": self._down(reading.tail),
+            f"{LOG}/Outcome": self._unary(status.outcome),
+            f"{LOG}/Status": self._unary(status.status),
+            f"{REPLICATION}/Replicate": self._both(acceptor.replicate),
+            f"{HEALTH}/Check": self._unary(self.health.check),
+            f"{HEALTH}/Watch": self._down(self.health.watch),
         }
         if self._config.reflection:
             files = [module.DESCRIPTOR for module in (log_pb2, replication_pb2, health_pb2)]
             for service, protocol in REFLECTION.items():
-                info = gate.streaming(Reflection(protocol, files).info, open_to_all=True)
-                services[service] = {"ServerReflectionInfo": _both(info)}
-        return services
+                methods[f"/{service}/ServerReflectionInfo"] = self._both(Reflection(protocol, files).info)
+        return methods
+
+    def _unary(self, call: UnaryCall) -> Callable[[Role | None], Any]:
+        return lambda role: grpc.stream_unary_rpc_method_handler(self._gate.unary(call, role))
+
+    def _down(self, call: StreamingCall) -> Callable[[Role | None], Any]:
+        return lambda role: grpc.stream_stream_rpc_method_handler(self._gate.streaming(call, role))
+
+    def _both(self, call: StreamingCall) -> Callable[[Role | None], Any]:
+        return lambda role: grpc.stream_stream_rpc_method_handler(self._gate.streaming(call, role, many=True))
+
+    def _set_rates(self, config: Config) -> None:
+        limits = config.limits
+        total = Rate(limits.total_rate, limits.total_bytes)
+        self._rates.configure(total=total, burst_s=limits.rate_burst_s, rate_of=self._gate.access.rate_of)
 
     async def _post(self, request: bytes, author: str) -> bytes:
         offset, duplicate, nodes = only_outcome(await self.posting.post(request, author))
@@ -88,7 +111,8 @@ class Server:
     def configure(self, config: Config) -> None:
         """Go by the live keys of ``config``; the port, and what gRPC was told when it opened, stay as they are."""
         self._config = config
-        self._gate.connections = config.limits.connections
+        self._gate.configure(config)
+        self._set_rates(config)
         for part in (self.posting, self._reading, self._status):
             part.configure(config)
 
@@ -120,15 +144,3 @@ def _is_news(record: logging.LogRecord) -> bool:
     exc = record.exc_info[1] if record.exc_info else None
     left = type(exc).__name__ == "ExecuteBatchError"  # gRPC has no public name for it
     return not left and not isinstance(exc, UnicodeDecodeError)
-
-
-def _unary(handler: Callable[..., Any]) -> Any:
-    return grpc.unary_unary_rpc_method_handler(handler)
-
-
-def _down(handler: Callable[..., Any]) -> Any:
-    return grpc.unary_stream_rpc_method_handler(handler)
-
-
-def _both(handler: Callable[..., Any]) -> Any:
-    return grpc.stream_stream_rpc_method_handler(handler)

@@ -65,7 +65,7 @@ def test_a_config_with_the_required_keys_alone_has_all_defaults() -> None:
     assert [node.address for node in config.nodes] == ["127.0.0.1:50052", "127.0.0.1:50053", "127.0.0.1:50054"]
     assert config.write_concern == WriteConcernDefaults()
     assert (config.limits, config.timeouts, config.log) == (Limits(), Timeouts(), Log())
-    assert (config.min_nodes, config.reflection, config.auth_token) == ("1", True, "")
+    assert (config.min_nodes, config.reflection, config.auth_token) == ("1", False, "")
     assert config.this_node.public_key == vkey("node-1")
 
 
@@ -77,7 +77,7 @@ def test_every_key_that_is_given_reaches_its_field_in_the_fields_unit() -> None:
             limits={"payload": "512KiB", "batch": 4096, "batch_records": 7, "queue": "1GiB"},
             timeouts={"heartbeat": 0.25, "suspect": "1.5s", "unhealthy": "2m", "reconnect_max": 9},
             log={"level": "debug", "format": "json"},
-            reflection=False,
+            reflection=True,
         ),
         env={},
     )
@@ -86,7 +86,7 @@ def test_every_key_that_is_given_reaches_its_field_in_the_fields_unit() -> None:
     assert config.limits == Limits(payload_bytes=524288, batch_bytes=4096, batch_records=7, queue_bytes=1 << 30)
     assert config.timeouts == Timeouts(heartbeat_s=0.25, suspect_s=1.5, unhealthy_s=120.0, reconnect_max_s=9.0)
     assert config.log == Log(level="debug", format="json")
-    assert config.reflection is False
+    assert config.reflection is True
 
 
 def test_an_empty_section_has_its_defaults() -> None:
@@ -427,7 +427,7 @@ def test_an_address_splits_into_what_it_was_joined_from(host: str, port: int) ->
 def test_every_field_but_the_token_is_a_described_key() -> None:
     described = {(path[:-1], key.field) for path, key in walk_keys(Config)}
     assert ((), "auth_token") not in described
-    assert {field.name for field in dataclasses.fields(Config)} - {"auth_token"} == {
+    assert {field.name for field in dataclasses.fields(Config)} - {"auth_token", "principals"} == {
         field for path, field in described if not path
     }
     for path, key in walk_keys(Config):

@@ -12,7 +12,7 @@ import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from replicad import config, configfile, configvalues, fernetkeys, keys
+from replicad import config, configfile, configvalues, fernetkeys, keys, tokensfile
 from replicad.cli import lines, options
 from replicad.configreload import plan
 from replicad.configvalues import Bad
@@ -71,6 +71,21 @@ def _check_faults(faults: list[str]) -> None:
         assert len(fault.splitlines()) == 1, fault
         assert len(fault) <= _LINE_CHARS
         fault.encode()
+
+
+def tokens_file(data: bytes) -> None:
+    """As a config. What is taken can be taken back, entry by entry."""
+    path = scratch() / "tokens.yaml"
+    path.write_bytes(data)
+    path.chmod(0o600)
+    try:
+        entries = tokensfile.load(path)
+    except ConfigError as exc:
+        _check_faults(exc.faults)
+        raise
+    for name in {entry.name for entry in entries}:
+        tokensfile.remove(path, name)
+    assert tokensfile.load(path) == ()
 
 
 def environment(data: bytes) -> None:
@@ -205,6 +220,13 @@ def _configs() -> Iterable[bytes]:
     yield yaml.safe_dump(mapping, default_flow_style=True).encode()
 
 
+def _tokens() -> Iterable[bytes]:
+    entry = {"name": "app", "roles": ["writer", "reader"], "hash": "sha256:" + "0f" * 32, "rate": 100}
+    other = {"name": "b", "roles": ["reader"], "certificate": "b.example", "expires": "2031-01-01T00:00:00Z"}
+    yield yaml.safe_dump({"principals": [entry, other]}, sort_keys=False).encode()
+    yield b"# none yet\nprincipals: []\n"
+
+
 def _values() -> Iterable[bytes]:
     values: Mapping[int, str] = dict(
         enumerate(("node-1", "/a/b", "[::1]:50052", signer("n1").verifier.line, "json", "majority", "17", "1MiB"))
@@ -236,6 +258,13 @@ TARGETS = (
         (ConfigError,),
         ("configfile.load", "config.examine"),
         _configs,
+    ),
+    Target(
+        "text.tokens_file",
+        tokens_file,
+        (ConfigError,),
+        ("tokensfile.load", "access.parse", "configfile.parse_yaml"),
+        _tokens,
     ),
     Target(
         "text.environment",

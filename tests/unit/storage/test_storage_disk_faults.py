@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import shutil
 import sqlite3
 import subprocess
@@ -134,12 +133,11 @@ def test_a_disk_that_fails_a_write_stops_all_writing_until_the_next_start(tmp_pa
     """A file may not grow beyond a limit: the kernel answers EFBIG, to SQLite a failure of the disk."""
     data_dir = tmp_path / "data"
     writer = subprocess.Popen(
-        [sys.executable, "-m", "tests.storage_writer", str(data_dir), "1"],
+        ["prlimit", "--fsize=300000:", sys.executable, "-m", "tests.storage_writer", str(data_dir), "1"],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY)),  # noqa: PLW1509
     )
     assert writer.stdin is not None
     assert writer.stdout is not None

@@ -1,0 +1,99 @@
+"""Who calls: the principal behind a call, by its bearer token or its client certificate.
+
+Owns how gRPC shows both. What they are worth, :mod:`replicad.access` says.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from cryptography import x509
+
+from replicad.access import ANONYMOUS, Book, Principal, Refused, Role, judge
+from replicad.config import Config
+from replicad.rates import Rate
+
+Context = Any  # grpc.aio.ServicerContext; its type arguments add nothing here
+
+_BEARER = "Bearer "
+
+
+class Caller(NamedTuple):
+    """Who calls, and whether over TLS."""
+
+    principal: Principal
+    secure: bool
+
+
+class Access:
+    """1. A token comes before a certificate, and a bad one is not made good by a certificate.
+    2. Over TLS a node is known by its certificate alone, and nobody is anonymous.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.configure(config)
+
+    def configure(self, config: Config) -> None:
+        """Go by the principals of ``config`` from now on."""
+        self._limits = config.limits
+        nodes, is_open = [node.name for node in config.nodes], not config.tokens_file
+        self.book = Book(config.principals, nodes=nodes, shared_token=config.auth_token, is_open=is_open)
+
+    def caller(self, context: Context, role: Role) -> Caller:
+        """Whoever calls, who may. Raises Refused (401) or Forbidden (403)."""
+        shown = context.auth_context()
+        secure = is_secure(shown)
+        principal = self._principal(context, shown, by_certificate=secure and role is Role.NODE)
+        if principal is None:
+            if secure or not self.book.is_open:
+                raise Refused("missing")
+            principal = ANONYMOUS
+        judge(principal, role, now_s=time.time(), secure=secure)
+        return Caller(principal, secure)
+
+    def _principal(
+        self, context: Context, shown: Mapping[str, Sequence[bytes]], *, by_certificate: bool
+    ) -> Principal | None:
+        tokens = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+        if tokens and not self.book.is_open and not by_certificate:
+            [token, *more] = tokens
+            found = self.book.by_token(token.removeprefix(_BEARER))
+            if found is None or more or not token.startswith(_BEARER):
+                raise Refused("wrong")
+            return found
+        names = names_in(b"".join(shown.get("x509_pem_cert", ())))
+        if not names:
+            return None
+        found = self.book.by_certificate(names)
+        if found is None:
+            raise Refused("unknown")
+        return found
+
+    def again(self, caller: Caller, role: Role) -> None:
+        """Whether the caller would be let in now. Raises Unauthorized or Forbidden."""
+        self.book.again(caller.principal, role, now_s=time.time(), secure=caller.secure)
+
+    def rate_of(self, name: str) -> Rate:
+        """What the principal of that name may post."""
+        own, limits = self.book.names.get(name, ANONYMOUS), self._limits
+        return Rate(own.rate or limits.principal_rate, own.rate_bytes or limits.principal_bytes)
+
+
+def is_secure(shown: Mapping[str, Sequence[bytes]]) -> bool:
+    """Whether a call's auth_context is that of TLS."""
+    return any(kind in (b"ssl", b"tls") for kind in shown.get("transport_security_type", ()))
+
+
+@lru_cache(maxsize=1024)  # a certificate comes with each call on its connection
+def names_in(pem: bytes) -> frozenset[str]:
+    """The DNS names among a certificate's alternative names (RFC 5280, 4.2.1.6); gRPC's own list has all kinds."""
+    if not pem:
+        return frozenset()
+    try:
+        extension = x509.load_pem_x509_certificate(pem).extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (ValueError, x509.ExtensionNotFound):
+        return frozenset()
+    return frozenset(name.lower() for name in extension.value.get_values_for_type(x509.DNSName))
