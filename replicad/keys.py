@@ -27,9 +27,20 @@ from replicad.configvalues import is_name
 from replicad.errors import KeyFileError
 from replicad.vkeys import Verifier, make_verifier, parse_vkey
 
-__all__ = ["Signer", "Verifier", "check_matches", "credential_file", "generate", "load_signer", "parse_vkey"]
+__all__ = [
+    "Signer",
+    "Verifier",
+    "check_matches",
+    "credential_file",
+    "generate",
+    "load_signer",
+    "parse_vkey",
+    "rights_beyond_owner",
+    "sync_folder",
+]
 
 CREDENTIAL = "node.key"  # as the unit's LoadCredential names it
+TLS_CREDENTIAL = "tls.key"
 
 FILE_BYTES = 16 << 10  # an Ed25519 PEM has 119; more is another file, and not to be read into memory whole
 _OWNER_ONLY = 0o600
@@ -81,10 +92,10 @@ def generate(name: str, path: str | Path) -> str:
     return Signer(name, private).verifier.line
 
 
-def credential_file(env: Mapping[str, str] = os.environ) -> str:
+def credential_file(env: Mapping[str, str] = os.environ, name: str = CREDENTIAL) -> str:
     """The key that systemd hands in (``LoadCredential=node.key:...``), as a path; "" when there is none."""
     folder = env.get("CREDENTIALS_DIRECTORY", "")
-    path = Path(folder) / CREDENTIAL
+    path = Path(folder) / name
     return str(path) if folder and path.exists() else ""
 
 
@@ -108,13 +119,20 @@ def load_signer(path: str | Path, name: str, *, env: Mapping[str, str] = os.envi
         ) from exc
     if not stat.S_ISREG(mode):
         raise KeyFileError(f"{path}: is not a regular file; let the config's `key` name the key file itself")
-    forbidden = _OTHERS_BITS & ~stat.S_IRGRP if _is_credential(path, env) else _OTHERS_BITS
-    if mode & forbidden:
+    if rights_beyond_owner(path, mode, env):
         raise KeyFileError(
             f"{path}: group or others have rights to it (mode {stat.S_IMODE(mode):04o});"
             f" chmod 600 {path}, and make a new key if anybody may have read it"
         )
     return Signer(name, _parse_private(path, pem, name))
+
+
+def rights_beyond_owner(path: Path, mode: int, env: Mapping[str, str]) -> int:
+    """The rights in ``mode`` by which others than the owner could use a key file; 0 for one that may be used.
+
+    In ``$CREDENTIALS_DIRECTORY`` it may be group-readable, because systemd shows its access list so.
+    """
+    return mode & (_OTHERS_BITS & ~stat.S_IRGRP if _is_credential(path, env) else _OTHERS_BITS)
 
 
 def check_matches(signer: Signer, public_key: str) -> None:
@@ -172,10 +190,10 @@ def _write_new(path: Path, content: bytes) -> None:
     finally:
         with contextlib.suppress(OSError):
             draft.unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

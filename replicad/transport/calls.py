@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 
-from replicad.errors import BadRequest, InternalError, RateLimited, ServiceError, Unauthorized
+from replicad.errors import BadRequest, InternalError, RateLimited, ServiceError, Unauthorized, Unavailable
 from replicad.logs import Logger
 from replicad.wire.codec import status_trailer
 from replicad.wire.parsing import M, ParseError, parse
@@ -27,6 +27,18 @@ SHARED_TOKEN = "token"  # noqa: S105 - author of records posted with the shared 
 _CODES = {code.name: code for code in grpc.StatusCode}
 
 
+class Session:
+    """A call for as long as it lasts. ``over``: why it is to end, once that is so."""
+
+    __slots__ = ("over",)
+
+    def __init__(self) -> None:
+        self.over = ""
+
+    def close(self) -> None:
+        """The call has come to its end."""
+
+
 class Gate:
     """Lets a call in, or not.
 
@@ -34,7 +46,17 @@ class Gate:
     from ``connections`` connections.
     """
 
-    def __init__(self, *, token: str, streams: int, connections: int, log: Logger) -> None:
+    def __init__(
+        self,
+        *,
+        token: str,
+        streams: int,
+        connections: int,
+        log: Logger,
+        admit: Callable[[Context], Session] = lambda _: Session(),
+    ) -> None:
+        """``admit`` looks at a call's connection before anything else is looked at, and raises Unauthorized."""
+        self._admit = admit
         self._expected = f"Bearer {token}".encode() if token else b""
         self._streams, self.connections = streams, connections
         self._calls: Counter[str] = Counter()
@@ -84,6 +106,8 @@ class Gate:
         async def handler(request: bytes, context: Context) -> bytes | None:
             peer, entered = context.peer(), False
             try:
+                if not open_to_all:
+                    self._admit(context).close()
                 author = ANONYMOUS if open_to_all else self.author(context)
                 if not open_to_all:
                     self.enter(peer)
@@ -112,8 +136,10 @@ class Gate:
 
         @functools.wraps(call)
         async def handler(request: Any, context: Context) -> AsyncIterator[bytes]:
-            peer, entered = context.peer(), False
+            peer, entered, session = context.peer(), False, Session()
             try:
+                if not open_to_all:
+                    session = self._admit(context)
                 author = ANONYMOUS if open_to_all else self.author(context)
                 if limited and not open_to_all:
                     self.enter(peer)
@@ -121,9 +147,12 @@ class Gate:
                 async with aclosing(call(request, context, author)) as responses:
                     async for response in responses:
                         yield response
+                        if session.over:
+                            raise Unavailable(session.over)
             except Exception as exc:
                 await self.fail(context, exc)
             finally:
+                session.close()
                 if entered:
                     self.leave(peer)
 

@@ -16,7 +16,7 @@ from replicad.config import Config
 from replicad.errors import OperatorError
 from replicad.logs import Logger
 from replicad.runtime import Runtime
-from replicad.transport.calls import Gate, options
+from replicad.transport.calls import Gate, Session, options
 from replicad.transport.health import Health
 from replicad.transport.links import Acceptor
 from replicad.transport.poststream import Posting, only_outcome
@@ -24,6 +24,7 @@ from replicad.transport.reading import Reading
 from replicad.transport.reflection import SERVICES as REFLECTION
 from replicad.transport.reflection import Reflection
 from replicad.transport.status import Status
+from replicad.transport.tls import NodeTls, peer_names
 from replicad.wire.v1 import health_pb2, log_pb2, replication_pb2
 
 LOG = "replicad.wire.v1.Log"
@@ -35,15 +36,25 @@ RECORD_OVERHEAD_BYTES = 600  # leaf, salt and framing of one record, at the long
 class Server:
     """1. ``start`` returns when the port takes calls, or raises OperatorError."""
 
-    def __init__(self, config: Config, runtime: Runtime, *, log: Logger) -> None:
-        self._config, self._runtime, self._log = config, runtime, log
+    def __init__(self, config: Config, runtime: Runtime, *, log: Logger, tls: NodeTls | None = None) -> None:
+        self._config, self._runtime, self._log, self._tls = config, runtime, log, tls
         for logger in ("grpc._cython.cygrpc", "asyncio"):  # the latter hears of it from older releases of gRPC
             logging.getLogger(logger).addFilter(_is_news)
         self.health = Health()
         self.posting = Posting(runtime, config)
-        self._reading, self._status = Reading(runtime, config), Status(runtime, config)
+        expires_ms = (lambda: tls.identity.expires_ms) if tls else (lambda: 0)
+        self._reading, self._status = (
+            Reading(runtime, config),
+            Status(runtime, config, certificate_expires_ms=expires_ms),
+        )
         limits = config.limits
-        self._gate = Gate(token=config.auth_token, streams=limits.streams, connections=limits.connections, log=log)
+        self._gate = Gate(
+            token=config.auth_token,
+            streams=limits.streams,
+            connections=limits.connections,
+            log=log,
+            admit=tls.admit if tls else lambda _: Session(),
+        )
         records = limits.batch_records * RECORD_OVERHEAD_BYTES
         # The largest message is a master's batch: one whole frame of a client at the most, and its records' leaves.
         message_bytes = limits.payload_bytes + max(limits.frame_bytes, limits.batch_bytes) + records + (1 << 20)
@@ -54,7 +65,7 @@ class Server:
 
     def _methods(self) -> dict[str, dict[str, Any]]:
         gate, reading, status = self._gate, self._reading, self._status
-        acceptor = Acceptor(self._runtime, log=self._log)
+        acceptor = Acceptor(self._runtime, log=self._log, names=peer_names if self._tls else None)
         services: dict[str, dict[str, Any]] = {
             LOG: {
                 "Post": _unary(gate.unary(self._post)),
@@ -92,14 +103,14 @@ class Server:
             part.configure(config)
 
     async def start(self) -> None:
-        listen = self._config.listen
-        refusal = OperatorError(f"cannot listen on {listen}: is another program there? change listen or PORT")
-        try:
-            port = self._server.add_insecure_port(listen)
-        except RuntimeError as exc:
-            raise refusal from exc
-        if not port:
-            raise refusal
+        tls, config = self._tls, self._config
+        if tls is None or config.tls is None:
+            _add_port(self._server.add_insecure_port, config.listen, "listen or PORT")
+        else:
+            open_port, mutual_port = tls.server_credentials(mutual=False), tls.server_credentials(mutual=True)
+            add = self._server.add_secure_port
+            _add_port(lambda address: add(address, open_port), config.listen, "listen or PORT")
+            _add_port(lambda address: add(address, mutual_port), config.tls.mutual_listen, "tls.mutual_listen")
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:
@@ -111,6 +122,17 @@ class Server:
 
 
 STOP_CALLS_S = 0.5  # for the last answers to go out; tails and replication would never end by themselves
+
+
+def _add_port(add: Callable[[str], int], address: str, key: str) -> None:
+    """Raises OperatorError when it can't be had: as older releases of gRPC tell by 0, newer ones by RuntimeError."""
+    refusal = OperatorError(f"cannot listen on {address}: is another program there? change {key}")
+    try:
+        port = add(address)
+    except RuntimeError as exc:
+        raise refusal from exc
+    if not port:
+        raise refusal
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +17,7 @@ from replicad.core.master import Master
 from replicad.core.record import MAX_ID_BYTES, parse_leaf
 from replicad.errors import BadRequest, NotFound, Unavailable
 from replicad.runtime import Runtime, read_contents
+from replicad.transport.addresses import address_for_caller, address_of
 from replicad.transport.calls import parse_request
 from replicad.wire.codec import decode_records
 from replicad.wire.v1 import log_pb2 as pb
@@ -24,8 +26,12 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Status:
-    def __init__(self, runtime: Runtime, config: Config) -> None:
+    def __init__(
+        self, runtime: Runtime, config: Config, *, certificate_expires_ms: Callable[[], int] = lambda: 0
+    ) -> None:
+        """``certificate_expires_ms`` is when this node's certificate ends; 0 without TLS."""
         self._runtime, self._config = runtime, config
+        self._certificate_expires_ms = certificate_expires_ms
         self._started = time.monotonic()
 
     def configure(self, config: Config) -> None:
@@ -55,19 +61,20 @@ class Status:
             commit_size=commit_size,
             root=root,
             master=master,
-            master_address=next((node.address for node in config.nodes if node.name == master), ""),
+            master_address=address_of(config, master),
             uptime_ms=int((time.monotonic() - self._started) * 1000),
             rss_bytes=rss_bytes(),
             nodes=self._nodes(),
             commit_quorum=config.commit_quorum,
             detail=machine.detail,
+            certificate_expires_ms=self._certificate_expires_ms(),
         ).SerializeToString()
 
     def _nodes(self) -> list[pb.NodeStatus]:
         machine, config = self._runtime.machine, self._config
         nodes = []
         for node in config.nodes:
-            seen = pb.NodeStatus(name=node.name, address=node.address, role="worker", health="unknown")
+            seen = pb.NodeStatus(name=node.name, address=address_for_caller(node), role="worker", health="unknown")
             if node.name == config.node:
                 seen.role, seen.health, seen.size = config.role, "self", machine.log.stored_size
             elif isinstance(machine, Master):
