@@ -87,7 +87,7 @@ def load(files: Files, *, name: str, now_s: float, env: Mapping[str, str] = os.e
     if chain:
         at = f"tls.certificate: {files.certificate}"
         if key_pem:
-            faults += _key_faults(files, chain[0], key_pem)
+            faults += _key_faults("tls.key", files.key, files.certificate, chain[0], key_pem)
         if name not in dns_names(chain[0]):
             has = ", ".join(sorted(dns_names(chain[0]))) or "none"
             faults.append(f"{at}: is not of {name}: among its DNS names ({has}) there is no such name; {remedy}")
@@ -96,6 +96,30 @@ def load(files: Files, *, name: str, now_s: float, env: Mapping[str, str] = os.e
     if faults:
         raise ConfigError(faults)
     return Identity(certificate_pem, key_pem, ca_pem, cas, min(not_after_s(each) for each in path_of(chain, cas)))
+
+
+def load_client(ca: str, certificate: str, key: str, *, now_s: float) -> tuple[bytes, bytes, bytes]:
+    """A client's CA bundle, certificate and key; the latter two are empty when they are not given.
+
+    Raises ConfigError with all faults at once. Whether the nodes believe the certificate's CA, they know alone.
+    """
+    faults: list[str] = []
+    remedy = "have one issued: replicad-cli pki issue client NAME"
+    ca_pem = _read("ca", ca, "ask whoever runs the nodes for their ca.crt", faults)
+    _certificates("ca", ca, ca_pem, faults)
+    if not (certificate or key):
+        if faults:
+            raise ConfigError(faults)
+        return ca_pem, b"", b""
+    certificate_pem = _read("certificate", certificate, remedy, faults)
+    key_pem = _read("key", key, remedy, faults, private=True)
+    chain = _certificates("certificate", certificate, certificate_pem, faults)
+    if chain and key_pem:
+        faults += _key_faults("key", key, certificate, chain[0], key_pem)
+    faults += [f"certificate: {certificate}: {fault}" for fault in _faults_of_dates(chain[:1], now_s)]
+    if faults:
+        raise ConfigError(faults)
+    return ca_pem, certificate_pem, key_pem
 
 
 def parse_certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
@@ -175,6 +199,10 @@ def faults_of_chain(
             f"is issued by {issuer!a}, which no certificate in the CA bundle confirms;"
             " add that CA to the bundle, or have the certificate issued by a CA that is in it"
         )
+    yield from _faults_of_dates(path, now_s)
+
+
+def _faults_of_dates(path: Iterable[x509.Certificate], now_s: float) -> Iterator[str]:
     for certificate in path:
         subject = certificate.subject.rfc4514_string()
         if now_s > not_after_s(certificate):
@@ -244,17 +272,19 @@ def _spki(public_key: object) -> bytes:
     return encoded
 
 
-def _key_faults(files: Files, certificate: x509.Certificate, key_pem: bytes) -> Iterator[str]:
-    at = f"tls.key: {files.key}"
+def _key_faults(
+    name: str, key: str, certificate_file: str, certificate: x509.Certificate, key_pem: bytes
+) -> Iterator[str]:
+    at = f"{name}: {key}"
     try:
         private = load_pem_private_key(key_pem, password=None)
     except TypeError:
         yield f"{at}: is encrypted, and a daemon has nobody to ask for the passphrase; decrypt it (openssl pkey)"
     except (ValueError, UnsupportedAlgorithm):
-        yield f"{at}: is not a private key in PEM, or is damaged; put back the key that belongs to {files.certificate}"
+        yield f"{at}: is not a private key in PEM, or is damaged; put back the key that belongs to {certificate_file}"
     else:
         if not same_key(certificate, private.public_key()):
-            yield f"{at}: does not belong to the certificate in {files.certificate}; put the two of one issue there"
+            yield f"{at}: does not belong to the certificate in {certificate_file}; put the two of one issue there"
 
 
 def _certificates(key: str, path: str, pem: bytes, faults: list[str]) -> tuple[x509.Certificate, ...]:

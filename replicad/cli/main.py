@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("status", "Show all nodes: role, state, sizes, lag, root."),
     "verify": ("verify", "Prove a data folder, offline, with public keys alone."),
     "keys": ("keys", "Make and show node keys."),
+    "pki": ("pki", "Make a CA and certificates for nodes and clients."),
     "bench": ("bench.command", "Measure five workloads."),
     "completion": ("completion", "Print the completion script of a shell."),
 }
@@ -51,6 +52,9 @@ _EPILOG = epilog(
 Environment:
   REPLICAD_ADDRESS  HOST:PORT of nodes, with commas between
   AUTH_TOKEN        the cluster's bearer token; `ps` would show an option
+  REPLICAD_CA       TLS, to nodes whose certificate is of a CA in this file
+  REPLICAD_CERTIFICATE, REPLICAD_KEY
+                    files by which nodes know us, at their mutual addresses
   NO_COLOR          when set, no colours on a terminal either""",
     f"Exit codes:\n{_EXIT_CODES}",
     """\

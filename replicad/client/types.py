@@ -69,3 +69,4 @@ class Status(NamedTuple):
     nodes: tuple[NodeStatus, ...]
     commit_quorum: int
     detail: str  # why it is in that state, for a person
+    certificate_expires_ms: int = 0  # when its certificate, or what that rests on, ends; 0 without TLS
