@@ -19,6 +19,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from replicad.errors import ConfigError
 from replicad.keys import rights_beyond_owner
@@ -135,8 +136,10 @@ def parse_certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
 
 
 @lru_cache(maxsize=1024)  # a peer's certificate is the same at each of its calls
-def names_in(pem: bytes) -> frozenset[str]:
+def names_in(pem: bytes, *, of_server: bool = False) -> frozenset[str]:
     """The DNS names (SAN) of the first certificate in ``pem``; none when it is damaged.
+
+    ``of_server``: none either when its extendedKeyUsage does not have serverAuth, as a client's that is not a node.
 
     Typed, unlike gRPC's x509_subject_alternative_name, in which an e-mail address or URI looks like a DNS name.
     """
@@ -144,7 +147,18 @@ def names_in(pem: bytes) -> frozenset[str]:
         chain = parse_certificates(pem)
     except ValueError:
         return frozenset()
-    return dns_names(chain[0]) if chain else frozenset()
+    if not chain or (of_server and not may_serve(chain[0])):
+        return frozenset()
+    return dns_names(chain[0])
+
+
+def may_serve(certificate: x509.Certificate) -> bool:
+    """Whether its extendedKeyUsage, if it has one, allows a TLS server (RFC 5280, section 4.2.1.12)."""
+    try:
+        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return True
+    return ExtendedKeyUsageOID.SERVER_AUTH in usages or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usages
 
 
 def dns_names(certificate: x509.Certificate) -> frozenset[str]:

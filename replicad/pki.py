@@ -273,11 +273,7 @@ def _key_usage(*granted: str) -> x509.KeyUsage:
 
 
 def _kind(certificate: x509.Certificate) -> str:
-    try:
-        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return NODE
-    return NODE if ExtendedKeyUsageOID.SERVER_AUTH in usages else CLIENT
+    return NODE if certificates.may_serve(certificate) else CLIENT
 
 
 def usages(certificate: x509.Certificate) -> list[str]:

@@ -1,4 +1,4 @@
-"""``replicad-cli pki``: a CA in a folder, and what it issues. What stands in a certificate, :mod:`replicad.pki` owns."""
+"""``replicad-cli pki``: a CA in a folder, and what it issues. What is in a certificate, :mod:`replicad.pki` owns."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ Examples:
 @_force_option
 @_dir_option
 @click.pass_obj
-def issue_node(session: Session, folder: Path, name: str, hosts: tuple[str, ...], days: int, force: bool) -> None:
+def issue_node(session: Session, *, folder: Path, name: str, hosts: tuple[str, ...], days: int, force: bool) -> None:
     """For node NAME, as the config calls it. The same once more leaves it as it is."""
     _issue(session, folder, name, kind=pki.NODE, hosts=hosts, days=days, force=force)
 
@@ -183,6 +183,7 @@ A new CA, with no stop; wait after each step until all nodes have it:
 @click.pass_obj
 def renew(
     session: Session,
+    *,
     folder: Path,
     names: tuple[str, ...],
     within: int | None,
@@ -272,16 +273,8 @@ def _cells(entry: Entry) -> tuple[str, ...]:
     issuer = "itself" if entry.kind == pki.CA else entry.certificate.issuer.rfc4514_string()
     subject, names = entry.certificate.subject.rfc4514_string(), ",".join(entry.names) or "-"
     use = "+".join(pki.usages(entry.certificate))
-    return (
-        entry.name,
-        entry.kind + old,
-        subject,
-        names,
-        use,
-        certificates.day(entry.expires_s),
-        issuer,
-        str(entry.file),
-    )
+    ends = certificates.day(entry.expires_s)
+    return (entry.name, entry.kind + old, subject, names, use, ends, issuer, str(entry.file))
 
 
 def _now() -> datetime:

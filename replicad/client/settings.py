@@ -84,9 +84,7 @@ def _tls_files(ca: str, certificate: str, key: str) -> TlsFiles | None:
         missing, there = ("key", "certificate") if certificate else ("certificate", "key")
         raise ValueError(f"a {there} is given without its {missing}: --{missing} FILE, or REPLICAD_{missing.upper()}")
     if certificate and not ca:
-        raise ValueError(
-            f"a certificate is given without a CA bundle to know the nodes by: --ca FILE, or {CA_VARIABLE}"
-        )
+        raise ValueError(f"a certificate is given without the CA bundle to know nodes by: --ca FILE, or {CA_VARIABLE}")
     return TlsFiles(ca, certificate, key) if ca else None
 
 

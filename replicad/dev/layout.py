@@ -123,8 +123,9 @@ def create(
 ) -> Layout:
     """Make a cluster of ``len(ports)`` nodes on 127.0.0.1, the first of them master; started again, it goes on.
 
-    With ``mutual_ports``, as many, they use TLS, with a CA of their own. ``token`` is what clients and nodes must show: "" for none, None for a random one. ``settings`` are more keys for
-    every node's config, as they stand in the file. Raises OperatorError when something can't be made, or is refused.
+    With ``mutual_ports``, as many, they use TLS, with a CA of their own. ``token`` is what clients and nodes must
+    show: "" for none, None for a random one. ``settings`` are more keys for every node's config, as they stand in the
+    file. Raises OperatorError when something can't be made, or is refused.
     """
     folder = folder.resolve()
     names = [f"node-{number}" for number in range(1, len(ports) + 1)]

@@ -24,7 +24,7 @@ from replicad.transport.reading import Reading
 from replicad.transport.reflection import SERVICES as REFLECTION
 from replicad.transport.reflection import Reflection
 from replicad.transport.status import Status
-from replicad.transport.tls import NodeTls, peer_names
+from replicad.transport.tls import NodeTls, node_names
 from replicad.wire.v1 import health_pb2, log_pb2, replication_pb2
 
 LOG = "replicad.wire.v1.Log"
@@ -65,7 +65,7 @@ class Server:
 
     def _methods(self) -> dict[str, dict[str, Any]]:
         gate, reading, status = self._gate, self._reading, self._status
-        acceptor = Acceptor(self._runtime, log=self._log, names=peer_names if self._tls else None)
+        acceptor = Acceptor(self._runtime, log=self._log, names=node_names if self._tls else None)
         services: dict[str, dict[str, Any]] = {
             LOG: {
                 "Post": _unary(gate.unary(self._post)),

@@ -210,10 +210,10 @@ def peer_pem(context: Context) -> bytes:
     return b"".join(part for key in ("x509_pem_cert", "x509_pem_cert_chain") for part in shown.get(key, ()))
 
 
-def peer_names(context: Context) -> frozenset[str]:
-    """The DNS names (SAN) of the certificate that a caller has shown; none without one."""
+def node_names(context: Context) -> frozenset[str]:
+    """The DNS names (SAN) of the certificate that a caller has shown; none without one, or with a mere client's."""
     pem = peer_pem(context)
-    return certificates.names_in(pem) if pem else frozenset()
+    return certificates.names_in(pem, of_server=True) if pem else frozenset()
 
 
 def _server_configuration(identity: Identity) -> grpc.ServerCertificateConfiguration:
