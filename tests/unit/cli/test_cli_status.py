@@ -120,6 +120,7 @@ def test_json_has_the_whole_root_and_numbers_as_numbers() -> None:
         "uptime_ms": 1000,
         "master": "n1",
         "commit_quorum": 2,
+        "certificate_expires_ms": None,
         "detail": "",
         "note": "",
     }
