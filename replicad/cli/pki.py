@@ -220,9 +220,9 @@ def renew(
     "show",
     epilog=epilog(
         """\
-Json, an object a certificate: name, kind (ca, node or client), subject, names
-  (SAN), usages, expires_ms, issuer, current (a CA: whether it issues; others:
-  whether the CA that issues now has issued it), file.""",
+Json, an object a certificate: name, kind (ca, node or client), subject,
+  names (SAN), usages, expires_ms, issuer, file, current (a CA: whether it
+  issues; others: whether they are of the CA that does).""",
         """\
 Examples:
   replicad-cli pki show

@@ -204,7 +204,7 @@ FAULTS: dict[str, tuple[object, str, str]] = {
         "another port",
     ),
     "mutual_listen that is listen": (
-        with_tls(mutual_listen="127.0.0.1:50052"),
+        with_tls(mutual_listen="0.0.0.0:50052"),
         "tls.mutual_listen: is the same as listen",
         "another port",
     ),

@@ -275,7 +275,7 @@ def example_with_keys(folder: Path, example: Path = EXAMPLE) -> str:
 
 def with_tls(example: str) -> str:
     """The example with the lines in force that have no space behind their #: those of TLS."""
-    text, lines = re.subn(r"^( *)#(?=[a-z_]+:|  )", r"\1", example, flags=re.MULTILINE)
+    text, lines = re.subn(r"^( *)#(?=(?:  )?(?:# |[a-z_]+:))", r"\1", example, flags=re.MULTILINE)
     assert lines > 10
     return text
 

@@ -57,7 +57,7 @@ def test_tls_files_come_from_arguments_else_the_environment() -> None:
 )
 def test_tls_files_that_need_another_are_refused_with_its_name(files: dict[str, str], missing: str) -> None:
     with pytest.raises(ValueError, match=missing):
-        make_settings("a:1", token=None, timeout_s=1, write_concern=None, env={}, **files)  # type: ignore[arg-type]
+        make_settings("a:1", token=None, timeout_s=1, write_concern=None, env={}, **files)
 
 
 @pytest.mark.parametrize("addresses", ["", ",", "host", "host:", ":1", "host:port", []])
