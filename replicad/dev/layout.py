@@ -152,8 +152,8 @@ def create(
                 "data_dir": "data",
                 "key": "key",
                 "nodes": [dict(entry) for entry in nodes],
-                **(_tls_section(node) if mutual_ports else {}),
                 **(settings or {}),
+                **(_tls_section(node, (settings or {}).get("tls")) if mutual_ports else {}),
             }
             text = "# Made by `replicad dev`, which takes it as it stands: change what you like between two runs.\n"
             write_private(folder / node["name"] / "replicad.yaml", text + yaml.safe_dump(config, sort_keys=False))
@@ -162,10 +162,11 @@ def create(
     return load(folder)
 
 
-def _tls_section(node: Mapping[str, str]) -> dict[str, object]:
+def _tls_section(node: Mapping[str, str], settings: object) -> dict[str, object]:
+    more = settings if isinstance(settings, Mapping) else {}
     name = node["name"]
     files = {"certificate": f"../{PKI}/{name}.crt", "key": f"../{PKI}/{name}.key", "ca": f"../{PKI}/ca.crt"}
-    return {"tls": {**files, "mutual_listen": node["mutual_address"]}}
+    return {"tls": {**files, "mutual_listen": node["mutual_address"], **more}}
 
 
 def renew_certificates(folder: Path, names: Sequence[str]) -> None:
