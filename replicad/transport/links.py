@@ -99,6 +99,7 @@ class Dialer:
         TLS."""
         self._credentials = credentials
         self._outbox: Outbox | None = None
+        self._redials = 0
         self._name, self._address, self._runtime = name, address, runtime
         self._encode, self._metadata, self._timeouts, self._log = encode, metadata, timeouts, log
         self._rng = random.Random()  # noqa: S311 - jitter
@@ -108,7 +109,8 @@ class Dialer:
         self._timeouts = timeouts
 
     def redial(self, reason: str) -> None:
-        """End the stream that is open, if one is; the next one is on a new connection."""
+        """End the stream that is open or is about to; the next one is on a new connection."""
+        self._redials += 1
         if self._outbox is not None:
             self._outbox.hang_up(reason)
 
@@ -129,7 +131,7 @@ class Dialer:
 
         A worker that answers only to refuse is of no use: dialled again at once, it would refuse at once.
         """
-        outbox = Outbox(self._encode)
+        outbox, redials = Outbox(self._encode), self._redials
         loop, followed, reason, up = asyncio.get_running_loop(), False, "the stream ended", False
         async with self._channel() as channel:
             try:
@@ -140,6 +142,8 @@ class Dialer:
                 up, self._outbox = True, outbox
                 outbox.on_hang_up = lambda: loop.call_later(HANG_UP_S, call.cancel)
                 self._runtime.peer_up(self._name, outbox)
+                if redials != self._redials:
+                    outbox.hang_up("asked to dial again")
                 while (data := await call.read()) is not aio.EOF:
                     frame = decode_worker_frame(cast(bytes, data))
                     followed = followed or isinstance(frame, Ack)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -49,10 +50,12 @@ class NodeTls:
         self._node, self._config, self._log, self._clock = config.node, cast(TlsConfig, config.tls), log, clock
         self.identity = identity
         self._seen: Signature = ()  # so that a change since the start is found at the first look
+        self._unsettled = False  # the files have just changed, and do not fit together: more may be on its way
         self._refused = ""  # why what is in the files now is not taken
         self._ends_of_peers: dict[bytes, float] = {}  # by certificate: until when it is believed
         self._sessions: set[PeerSession] = set()
         self._told_s = float("-inf")  # when the end of the certificate was last told of
+        self._reconfigured = asyncio.Event()
         self.on_ca_removed: Callable[[], object] = lambda: None
 
     # --- credentials ------------------------------------------------------------------------------------------------
@@ -104,16 +107,26 @@ class NodeTls:
         """Look at the files every now and then, and tell of the certificate's end, until cancelled."""
         while True:
             signature = await asyncio.to_thread(_signature, _files(self._config))
-            if signature != self._seen or self._refused:
-                self._take(signature, await asyncio.to_thread(self._read))
+            changed = signature != self._seen
+            if changed or self._unsettled or self._refused:
+                read = await asyncio.to_thread(self._read)
+                self._unsettled = changed and isinstance(read, ConfigError)
+                if self._unsettled:
+                    self._seen = signature
+                else:
+                    self._take(signature, read)
             self._tell_end()
-            await asyncio.sleep(self._config.poll_s)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._config.poll_s):
+                    await self._reconfigured.wait()
+            self._reconfigured.clear()
 
     def configure(self, config: Config) -> None:
         """Go by the live keys of ``config``, and read the files now: a reload asks for it."""
         if config.tls is not None:
             self._config = config.tls
             self._told_s = float("-inf")
+            self._reconfigured.set()
             self._take(_signature(_files(self._config)), self._read())
 
     @property
@@ -138,7 +151,7 @@ class NodeTls:
             for fault in read.faults:
                 self._log.error("certificate_refused", f"{fault}; the one from before goes on")
             return
-        self._refused = ""
+        self._refused, self._unsettled = "", False
         before, self.identity = self.identity, read
         if (before.certificate_pem, before.key_pem, before.ca_pem) == (read.certificate_pem, read.key_pem, read.ca_pem):
             return
