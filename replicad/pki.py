@@ -174,10 +174,10 @@ class Authority:
             )
         return self._make(name, kind, names, days=days, now=now, keep_key=there is None), True
 
-    def renew(self, entry: Entry, *, days: int, now: datetime) -> Entry:
-        """The same names and kind with a new key and a new lifetime, by the CA that issues now."""
+    def renew(self, entry: Entry, *, days: int, now: datetime, keep_key: bool = False) -> Entry:
+        """The same names and kind with a new lifetime, by the CA that issues now; with a new key, or the old one."""
         san = entry.certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        return self._make(entry.name, entry.kind, list(san), days=days, now=now, keep_key=False)
+        return self._make(entry.name, entry.kind, list(san), days=days, now=now, keep_key=keep_key)
 
     def find(self, name: str) -> Entry | None:
         """The certificate of ``name``. OperatorError when its file can't be read."""

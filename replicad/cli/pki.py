@@ -171,6 +171,7 @@ A new CA, with no stop; wait after each step until all nodes have it:
     metavar="DAYS",
     help="Only those that end within so many days.",
 )
+@click.option("--keep-key", is_flag=True, help="Keep the private key: for nodes that have it as a credential.")
 @click.option("--drop-old", is_flag=True, help="With the name ca: leave only the newest CA in ca.crt.")
 @click.option(
     "--days",
@@ -187,11 +188,12 @@ def renew(
     folder: Path,
     names: tuple[str, ...],
     within: int | None,
+    keep_key: bool,
     drop_old: bool,
     days: int | None,
     force: bool,
 ) -> None:
-    """The same names with a new key and lifetime: of NAME..., else of all nodes and clients.
+    """The same names with a new lifetime and a new key: of NAME..., else of all nodes and clients.
 
     The name ca stands for the CA itself: a new one is made beside the old, and issues from then on.
     """
@@ -213,7 +215,8 @@ def renew(
     if within is not None:
         end_s = now.timestamp() + within * certificates.DAY_S
         entries = [entry for entry in entries if entry.expires_s <= end_s]
-    _show(output, [authority.renew(entry, days=days or pki.LEAF_DAYS, now=now) for entry in entries])
+    days = days or pki.LEAF_DAYS
+    _show(output, [authority.renew(entry, days=days, now=now, keep_key=keep_key) for entry in entries])
 
 
 @command.command(
