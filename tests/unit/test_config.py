@@ -51,7 +51,7 @@ def with_node(index: int, **changes: Any) -> dict[str, Any]:
     return mapping
 
 
-def with_tls(node_3: str | None = "log-3.example.org:6003", **changes: Any) -> dict[str, Any]:
+def with_tls(node_3: Any = "log-3.example.org:6003", **changes: Any) -> dict[str, Any]:
     """A good mapping with TLS, on addresses beyond this machine."""
     mapping = sample(listen="0.0.0.0:50052")
     for entry, mutual in zip(
