@@ -7,6 +7,8 @@ DEBIAN_VENV ?= .venv-debian
 RELEASES ?= bookworm trixie
 # More arguments for pytest: make test ARGS="tests/unit -k tree"
 ARGS ?=
+# make fuzz: TARGET names one (wire.records), some ("wire.*") or the port of a live cluster (port); SEED replays.
+TARGET ?= *
 # make sim: SEED=8123 replays that one, SEEDS=2000 runs so many; else new seeds are drawn for so many SECONDS.
 SEED ?=
 SEEDS ?=
@@ -21,7 +23,7 @@ DEBIAN_READY := $(DEBIAN_VENV)/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format format-check lint types proto man check-proto test-debian deb test-package bench sim lock clean
+.PHONY: help run fuzz audit test check format format-check lint types proto man check-proto test-debian deb test-package bench sim lock clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,6 +85,12 @@ bench: $(READY)  ## measure the five workloads on a cluster of three
 sim: $(READY)  ## simulate clusters: SECONDS=60, SEEDS=2000, or replay one: SEED=8123 [NODES=5]
 	$(PY) -m tests.simulation $(if $(SEED),--seed $(SEED),$(if $(SEEDS),--seeds $(SEEDS),--seconds $(SECONDS))) \
 	    $(if $(NODES),--nodes $(NODES)) $(ARGS)
+
+fuzz: $(READY)  ## fuzz the parsers: SECONDS=60, TARGET="wire.*", or a live cluster: TARGET=port [SEED=8123]
+	$(PY) -m tests.fuzz --seconds $(SECONDS) --target "$(TARGET)" $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+audit: $(READY)  ## do the pins fit together, and is one known to be vulnerable? The latter needs the network
+	scripts/audit.sh $(VENV)
 
 lock: ## pin the newest releases that fit, in requirements-*.txt
 	PYTHON="$(PYTHON)" scripts/lock.sh

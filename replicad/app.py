@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from replicad import __version__, configfile, dev, keys, logjournal, logs
+from replicad import __version__, configfile, dev, keys, logjournal, logs, nodekeys
 from replicad.certificates import Identity
 from replicad.config import Config
 from replicad.core.batch import Batch
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = configfile.load(options.config)
         if options.check_config:
-            keys.check_matches(keys.load_signer(config.key_file, config.node), config.this_node.public_key)
+            keys.check_matches(keys.load_signer(config.key_file, config.node), config.this_node.signing_keys)
             tls.load(config, now_s=time.time())
             print(f"{options.config}: good: {config.role} {config.node} of cluster {config.cluster}")
             return ExitCode.OK
@@ -108,19 +108,19 @@ async def _run(config: Config, config_file: str) -> int:
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload_asked.set)
     began = time.monotonic()
     signer = keys.load_signer(config.key_file, config.node)
-    keys.check_matches(signer, config.this_node.public_key)
+    keys.check_matches(signer, config.this_node.signing_keys)
     identity = tls.load(config, now_s=time.time())
-    verifiers = {node.name: keys.parse_vkey(node.public_key) for node in config.nodes}
+    keyring = nodekeys.keyring_of(config.nodes)
     notifier = Notifier()
     store, start = await in_time(lambda: _open_store(config), notifier, status=f"opening {config.data_dir}")
     try:
         settings = machine_settings(config)
         machine: Master | Worker
         if config.role == "master":
-            sealer = Sealer(config.cluster, config.node, signer.sign, encode_records, os.urandom)
-            machine = Master(settings, start, sealer=sealer, verifiers=verifiers, decode=decode_records)
+            sealer = _make_sealer(config, signer)
+            machine = Master(settings, start, sealer=sealer, keyring=keyring, decode=decode_records)
         else:
-            machine = Worker(settings, start, verifiers=verifiers, decode=decode_records)
+            machine = Worker(settings, start, keyring=keyring, decode=decode_records)
     except BaseException:
         store.close()
         raise
@@ -131,10 +131,24 @@ async def _run(config: Config, config_file: str) -> int:
         size=start.size,
         commit_size=start.commit_size,
         epoch=start.promised_epoch,
+        key_id=signer.key_id,
         loaded_ms=int((time.monotonic() - began) * 1000),
     )
-    node = Node(config, machine, store, notifier, identity=identity, config_file=config_file, reload_asked=reload_asked)
+    node = Node(
+        config,
+        machine,
+        store,
+        notifier,
+        signer=signer,
+        identity=identity,
+        config_file=config_file,
+        reload_asked=reload_asked,
+    )
     return await node.run()
+
+
+def _make_sealer(config: Config, signer: keys.Signer) -> Sealer:
+    return Sealer(config.cluster, config.node, signer.sign, encode_records, os.urandom)
 
 
 def _open_store(config: Config) -> tuple[SqliteStore, StoreState]:
@@ -156,13 +170,15 @@ class Node:
         store: Store,
         notifier: Notifier,
         *,
+        signer: keys.Signer,
         identity: Identity | None = None,
         config_file: str,
         reload_asked: asyncio.Event,
     ) -> None:
         """``identity`` is what the files of ``config.tls`` hold; None without TLS. ``config_file`` is where ``config``
         came from, read again whenever ``reload_asked`` is set."""
-        self._config, self._machine = config, machine
+        self._config, self._machine, self._signer = config, machine, signer
+        self._rekeyed = (signer, 0)  # the key before this one, and the log's size when that was replaced
         self._ending: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
         self._runtime = Runtime(
             machine,
@@ -174,7 +190,7 @@ class Node:
             fatal=self._fatal,
         )
         self._tls = tls.NodeTls(config, identity, log=_log) if identity else None
-        self._server = Server(config, self._runtime, log=_log, tls=self._tls)
+        self._server = Server(config, self._runtime, key_id=self._key_id, log=_log, tls=self._tls)
         self._dialers = list(self._make_dialers())
         if self._tls is not None:
             self._tls.on_ca_removed = self._redial
@@ -182,6 +198,7 @@ class Node:
         self._reloader = Reloader(
             config_file,
             config,
+            signer,
             asked=reload_asked,
             apply=self._configure,
             supervision=self._supervision,
@@ -248,16 +265,24 @@ class Node:
         mutual = f", and for certificates on {config.tls.mutual_listen}" if config.tls else ""
         _log.info("listening", f"on {config.listen}{mutual}, {secure}{token}", address=config.listen)
 
-    def _configure(self, config: Config) -> None:
-        """Take the live keys of ``config`` to where they are used."""
-        self._config = config
+    def _configure(self, config: Config, signer: keys.Signer) -> None:
+        """Take the live keys of ``config`` to where they are used, and the key that the node signs with."""
+        if signer.verifier != self._signer.verifier:
+            self._rekeyed = (self._signer, self._machine.log.tip)
+        self._config, self._signer = config, signer
         logs.setup(config.log.level, config.log.format)
         self._server.configure(config)
         if self._tls is not None:
             self._tls.configure(config)
         for dialer in self._dialers:
             dialer.configure(config.timeouts)
-        self._runtime.feed(Reconfigured(machine_settings(config)))
+        sealer, keyring = _make_sealer(config, signer), nodekeys.keyring_of(config.nodes)
+        self._runtime.feed(Reconfigured(machine_settings(config), keyring, sealer))
+
+    def _key_id(self) -> str:
+        """The id of the key that signs all that is yet to be on disk: a new one's once what the old signed is there."""
+        former, tip = self._rekeyed
+        return self._signer.key_id if self._machine.log.stored_size >= tip else former.key_id
 
     def _become_ready(self) -> None:
         self._server.health.set_serving(True)

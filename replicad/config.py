@@ -14,13 +14,42 @@ from typing import Annotated
 
 from replicad import configrules
 from replicad.configkeys import Draft, Fault, Reader, Section, Sections, build, keys_of
-from replicad.configvalues import Address, Bad, Choice, Count, Duration, FilePath, Flag, Name, PublicKey, Quorum, Size
+from replicad.configvalues import (
+    Address,
+    Bad,
+    Choice,
+    Count,
+    Duration,
+    FilePath,
+    Flag,
+    Name,
+    Offset,
+    PublicKey,
+    Quorum,
+    Size,
+)
 from replicad.errors import ConfigError
 
 KIB = 1 << 10
 MIB = 1 << 20
 MAX_NODES = 31  # the master keeps a stream and a window to each, and sends every byte to each
+MAX_FORMER_KEYS = 64  # of a node: a forged batch costs as many verifications, 4 ms in all
 MAX_PAYLOAD_BYTES = 64 * MIB  # a payload is held in memory whole, a few times over
+
+
+@dataclass(frozen=True, slots=True)
+class FormerKey:
+    """A key that a node signed with before, or still does while it is being replaced."""
+
+    public_key: Annotated[str, PublicKey("The public line of a key that the node had before.", live=True)]
+    until: Annotated[
+        int | None,
+        Offset(
+            "The key is believed for batches that end at or below this offset, and for none beyond; 0: for none at all."
+            " Without it the key may still sign: so while its successor is being introduced.",
+            live=True,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +59,11 @@ class Node:
     name: Annotated[str, Name("The node's name, unique in the cluster: 1-64 of a-z 0-9 . _ -.")]
     address: Annotated[str, Address("HOST:PORT that the other nodes and the clients dial.")]
     public_key: Annotated[
-        str, PublicKey("The node's public key: the line that `replicad-cli keys generate` printed on it.")
+        str,
+        PublicKey(
+            "The node's newest public key: the line that `replicad-cli keys generate` printed on it, or `keys rotate`.",
+            live=True,
+        ),
     ]
     mutual_address: Annotated[
         str,
@@ -39,6 +72,21 @@ class Node:
             " tls.mutual_listen."
         ),
     ] = ""
+    former_keys: Annotated[
+        tuple[FormerKey, ...],
+        Sections(
+            "The node's keys before that one, the newest first: what they signed is in the log.",
+            of=FormerKey,
+            at_least=0,
+            at_most=MAX_FORMER_KEYS,
+            live=True,
+        ),
+    ] = ()
+
+    @property
+    def signing_keys(self) -> tuple[str, ...]:
+        """The public keys that the node may sign with now, the newest first."""
+        return (self.public_key, *(former.public_key for former in self.former_keys if former.until is None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +283,8 @@ class Log:
 class Config:
     """What :func:`parse` gives and all else trusts.
 
-    1. ``nodes`` holds ``node``; names, addresses and keys are distinct; exactly the nodes are the voters.
+    1. ``nodes`` holds ``node``; names, addresses and keys, former ones too, are distinct; exactly the nodes are the
+       voters.
     2. Every public key is a canonical vkey line of its node's name.
     3. Without ``tls``, ``listen`` and every node's address are loopback; with it every node has a mutual address.
     4. ``write_concern.default`` is within 1..V where it is a number.
@@ -260,7 +309,12 @@ class Config:
     ]
     nodes: Annotated[
         tuple[Node, ...],
-        Sections("All nodes of the cluster, this one included; the same on all nodes.", of=Node, at_most=MAX_NODES),
+        Sections(
+            "All nodes of the cluster, this one included; the same on all nodes.",
+            of=Node,
+            at_most=MAX_NODES,
+            identity="name",
+        ),
     ]
     write_concern: Annotated[WriteConcernDefaults, Section("Defaults for posts.", of=WriteConcernDefaults)] = field(
         default_factory=WriteConcernDefaults

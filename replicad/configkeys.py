@@ -47,13 +47,21 @@ class Section(Key):
 
 @dataclass(frozen=True, slots=True)
 class Sections(Key):
-    """A list of 1..``at_most`` mappings with the keys of the dataclass ``of``."""
+    """A list of ``at_least``..``at_most`` mappings with the keys of the dataclass ``of``.
+
+    ``identity`` is the field that tells which entry is which, where their order does not.
+    """
 
     of: type = object
+    at_least: int = 1
     at_most: int = 1
+    identity: str = ""
+
+    def show(self, value: Any) -> str:
+        return "1 entry" if len(value) == 1 else f"{len(value)} entries"
 
     def form(self) -> str:
-        return f"a list of 1 to {self.at_most}, each with {key_list(self.of)}"
+        return f"a list of {self.at_least} to {self.at_most}, each with {key_list(self.of)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +139,8 @@ class Reader:
         match key.kind:
             case Section(of=of):
                 draft[key.field] = self.section(of, value, path)
-            case Sections(of=of, at_most=at_most):
-                draft[key.field] = self._list(of, value, path, at_most)
+            case Sections():
+                draft[key.field] = self._list(key.kind, value, path)
             case kind:
                 result = Bad("has no value", "give one, or remove the key") if value is None else kind.read(value)
                 if isinstance(result, Bad):
@@ -140,12 +148,13 @@ class Reader:
                 else:
                     draft[key.field] = result
 
-    def _list(self, of: type, value: object, path: Path, at_most: int) -> list[Draft]:
-        if not isinstance(value, list | tuple) or not 1 <= len(value) <= at_most:
-            wrong = f"has {len(value)} entries" if isinstance(value, list | tuple) else f"is {shown(value)}, not a list"
-            self.faults.append(Fault(path, wrong, f"list 1 to {at_most}, each with {key_list(of)}"))
+    def _list(self, kind: Sections, value: object, path: Path) -> list[Draft]:
+        if not isinstance(value, list | tuple) or not kind.at_least <= len(value) <= kind.at_most:
+            wrong = f"has {kind.show(value)}" if isinstance(value, list | tuple) else f"is {shown(value)}, not a list"
+            allowed = f"list {kind.at_least} to {kind.at_most}, each with {key_list(kind.of)}"
+            self.faults.append(Fault(path, wrong, allowed))
             return []
-        return [self.section(of, {} if item is None else item, (*path, index)) for index, item in enumerate(value)]
+        return [self.section(kind.of, {} if item is None else item, (*path, n)) for n, item in enumerate(value)]
 
     def _report_unknown(self, given: Mapping[str, object], known: Mapping[str, KeyInfo], path: Path) -> None:
         for name, value in given.items():

@@ -7,7 +7,7 @@ Pure: the config that runs and the one in the file give a plan. Whether a key is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,10 +67,12 @@ def _changes(section: type, running: Any, wanted: Any, prefix: Path) -> Iterator
                 if was is not None:
                     yield from _changes(of, was, now, path)
             case Sections() if len(was) != len(now):
-                yield Change(path, f"{len(was)} entries", f"{len(now)} entries", key.kind.live)
+                yield Change(path, key.kind.show(was), key.kind.show(now), key.kind.live)
             case Sections(of=of):
-                for index, (one, other) in enumerate(zip(was, now, strict=True)):
-                    yield from _changes(of, one, other, (*path, index))
+                same = _same_entries(key.kind, was, now)
+                for index, (one, other) in enumerate(_paired(key.kind, was, now)):
+                    for change in _changes(of, one, other, (*path, index)):
+                        yield change if same else dataclasses.replace(change, live=False)
             case kind if was != now:
                 yield Change(path, kind.show(was), kind.show(now), kind.live)
 
@@ -88,6 +90,25 @@ def _with_live(section: type, running: Any, wanted: Any) -> Any:
             if was is None or now is None:
                 continue  # whether an optional section is there is not live
             values[key.field] = _with_live(key.kind.of, was, now)
+        elif isinstance(key.kind, Sections) and not key.kind.live:
+            if _same_entries(key.kind, was, now):
+                pairs = _paired(key.kind, was, now)
+                values[key.field] = tuple(_with_live(key.kind.of, one, other) for one, other in pairs)
         elif key.kind.live:
             values[key.field] = now
     return dataclasses.replace(running, **values)
+
+
+def _same_entries(kind: Sections, was: Sequence[Any], now: Sequence[Any]) -> bool:
+    """Whether the lists are of the same things, in whatever order: what is live in each can be taken then."""
+    if not kind.identity:
+        return len(was) == len(now)
+    return sorted(getattr(one, kind.identity) for one in was) == sorted(getattr(one, kind.identity) for one in now)
+
+
+def _paired(kind: Sections, was: Sequence[Any], now: Sequence[Any]) -> list[tuple[Any, Any]]:
+    """Each entry that runs with the one that is wanted for it; by their places when the lists are of other things."""
+    if kind.identity and _same_entries(kind, was, now):
+        wanted = {getattr(one, kind.identity): one for one in now}
+        return [(one, wanted[getattr(one, kind.identity)]) for one in was]
+    return list(zip(was, now, strict=True))

@@ -81,15 +81,30 @@ def _nodes(draft: Draft) -> Iterator[Fault]:
     nodes: list[Draft] = draft.get("nodes", [])
     for index, node in enumerate(nodes):
         name = node.get("name")
-        if name and "public_key" in node and parse_vkey(node["public_key"]).name != name:
-            yield Fault(
-                ("nodes", index, "public_key"),
-                f"is the key of {shown(parse_vkey(node['public_key']).name)}, not of {name}",
-                f"copy the line that `replicad-cli keys show` prints on {name}",
-            )
-    yield from _distinct(nodes, "name", str, "give every node a name of its own")
-    yield from _distinct(nodes, "address", _canonical_address, "give every node an address of its own")
-    yield from _distinct(nodes, "public_key", _bare_key, "make a key on every node: replicad-cli keys generate NODE")
+        for path, line in _keys(node, ("nodes", index)):
+            if name and parse_vkey(line).name != name:
+                yield Fault(
+                    path,
+                    f"is the key of {shown(parse_vkey(line).name)}, not of {name}",
+                    f"copy the line that `replicad-cli keys show` prints on {name}",
+                )
+    yield from _distinct(_values(nodes, "name"), str, "give every node a name of its own")
+    yield from _distinct(_values(nodes, "address"), _canonical_address, "give every node an address of its own")
+    keys = [entry for index, node in enumerate(nodes) for entry in _keys(node, ("nodes", index))]
+    yield from _distinct(keys, _bare_key, "make a key on every node: replicad-cli keys generate NODE")
+
+
+def _keys(node: Draft, path: Path) -> Iterator[tuple[Path, str]]:
+    """The node's public keys, the newest first, with their paths."""
+    if "public_key" in node:
+        yield (*path, "public_key"), node["public_key"]
+    for index, former in enumerate(node.get("former_keys", ())):
+        if "public_key" in former:
+            yield (*path, "former_keys", index, "public_key"), former["public_key"]
+
+
+def _values(nodes: list[Draft], field: str) -> list[tuple[Path, str]]:
+    return [(("nodes", index, field), node[field]) for index, node in enumerate(nodes) if field in node]
 
 
 def _this_node(draft: Draft, overrides: Draft) -> Iterator[Fault]:
@@ -103,13 +118,12 @@ def _this_node(draft: Draft, overrides: Draft) -> Iterator[Fault]:
             yield Fault(("node",), wrong, remedy)
 
 
-def _distinct(nodes: list[Draft], field: str, canonical: Callable[[str], str], remedy: str) -> Iterator[Fault]:
-    first_with: dict[str, int] = {}
-    for index, node in enumerate(nodes):
-        if field in node:
-            first = first_with.setdefault(canonical(node[field]), index)
-            if first != index:
-                yield Fault(("nodes", index, field), f"is the same as {path_text(('nodes', first, field))}", remedy)
+def _distinct(values: list[tuple[Path, str]], canonical: Callable[[str], str], remedy: str) -> Iterator[Fault]:
+    first_with: dict[str, Path] = {}
+    for path, value in values:
+        first = first_with.setdefault(canonical(value), path)
+        if first != path:
+            yield Fault(path, f"is the same as {path_text(first)}", remedy)
 
 
 def _canonical_address(address: str) -> str:
@@ -152,14 +166,14 @@ def _mutual(draft: Draft, given: set[Path]) -> Iterator[Fault]:
         if path not in given and not node.get("mutual_address"):
             wrong = "is missing, and with tls the nodes dial each other there"
             yield Fault(path, wrong, "add it: HOST:PORT, that node's tls.mutual_listen as others reach it", on_key=True)
-    filled = [node if node.get("mutual_address") else {} for node in nodes]
-    yield from _distinct(filled, "mutual_address", _canonical_address, "give every node a mutual address of its own")
+    mutual_addresses = [(path, value) for path, value in _values(nodes, "mutual_address") if value]
+    yield from _distinct(mutual_addresses, _canonical_address, "give every node a mutual address of its own")
     taken = {_canonical_address(node["address"]): index for index, node in enumerate(nodes) if "address" in node}
-    for index, node in enumerate(filled):
-        other = taken.get(_canonical_address(node["mutual_address"])) if node else None
+    for place, value in mutual_addresses:
+        other = taken.get(_canonical_address(value))
         if other is not None:
             wrong = f"is the same as {path_text(('nodes', other, 'address'))}, where no certificate is asked for"
-            yield Fault(("nodes", index, "mutual_address"), wrong, "take another port")
+            yield Fault(place, wrong, "take another port")
     listen, mutual = draft.get("listen"), tls.get("mutual_listen")
     if listen and mutual and _canonical_address(listen) == _canonical_address(mutual):
         wrong = "is the same as listen, where no certificate is asked for"

@@ -20,6 +20,7 @@ from replicad.vkeys import parse_vkey
 
 NAME_CHARS = 64  # names stand in every signed statement, log line and status table
 TEXT_CHARS = 4096  # as long as a path can be (PATH_MAX)
+MAX_OFFSET = (1 << 63) - 1  # the largest integer of SQLite
 SHOWN_CHARS = 60  # a fault stays a line that fits a terminal
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -224,6 +225,21 @@ class Count(Key):
 
     def form(self) -> str:
         return f"a number from {self.at_least} to {self.at_most}"
+
+
+class Offset(Key):
+    """An offset, or a size of a log."""
+
+    __slots__ = ()
+
+    def read(self, value: object) -> int | Bad:
+        return Count("", at_least=0, at_most=MAX_OFFSET).read(value)
+
+    def show(self, value: Any) -> str:
+        return "none" if value is None else str(value)
+
+    def form(self) -> str:
+        return "an offset, 0 or more"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -35,8 +35,11 @@ __all__ = [
     "generate",
     "load_signer",
     "parse_vkey",
+    "read_again",
+    "read_with_mode",
     "rights_beyond_owner",
     "sync_folder",
+    "write_new",
 ]
 
 CREDENTIAL = "node.key"  # as the unit's LoadCredential names it
@@ -63,16 +66,22 @@ class Signer:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a signer is not to be pickled")
 
+    @property
+    def key_id(self) -> str:
+        """The key's id, in hex."""
+        return self.verifier.key_id.hex()
+
     def sign(self, statement: bytes) -> bytes:
         """The 64-byte Ed25519 signature (RFC 8032) over ``statement``."""
         return self._private.sign(statement)
 
 
-def generate(name: str, path: str | Path) -> str:
+def generate(name: str, path: str | Path, *, owner: tuple[int, int] | None = None) -> str:
     """Make a key for node ``name``, write the private part to ``path``, return the public one as a vkey line.
 
-    The file appears whole and synced, with mode 0600, or not at all. KeyFileError when ``name`` is no node's name,
-    when ``path`` exists (nothing is ever overwritten: a lost key is lost for good), or when it can't be written.
+    ``owner``: the user and group that the file is to have; none: ours. The file appears whole and synced, with mode
+    0600, or not at all. KeyFileError when ``name`` is no node's name, when ``path`` exists (nothing is ever
+    overwritten: a lost key is lost for good), or when it can't be written.
     """
     path = Path(path)
     if not is_name(name):
@@ -80,7 +89,7 @@ def generate(name: str, path: str | Path) -> str:
     private = Ed25519PrivateKey.generate()
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        _write_new(path, pem)
+        write_new(path, pem, owner=owner)
     except FileExistsError as exc:
         raise KeyFileError(f"{path} exists and is never overwritten; give another path, or move it away first") from exc
     except FileNotFoundError as exc:
@@ -108,7 +117,7 @@ def load_signer(path: str | Path, name: str, *, env: Mapping[str, str] = os.envi
     """
     path = Path(path)
     try:
-        mode, pem = _read(path)
+        mode, pem = read_with_mode(path)
     except FileNotFoundError as exc:
         raise KeyFileError(
             f"{path}: no such key file; make one: replicad-cli keys generate {name}, or correct the config's `key`"
@@ -135,13 +144,31 @@ def rights_beyond_owner(path: Path, mode: int, env: Mapping[str, str]) -> int:
     return mode & (_OTHERS_BITS & ~stat.S_IRGRP if _is_credential(path, env) else _OTHERS_BITS)
 
 
-def check_matches(signer: Signer, public_key: str) -> None:
-    """KeyFileError unless ``public_key``, this node's line in the config, is that of the key that it signs with."""
-    if parse_vkey(public_key) != signer.verifier:
+def check_matches(signer: Signer, public_keys: Sequence[str]) -> None:
+    """KeyFileError unless the signer's key is one of ``public_keys``, the lines that its node may sign with."""
+    if not _matches(signer, public_keys):
         raise KeyFileError(
-            f"the key file of {signer.name} is that of {signer.verifier.line}, the config says {public_key.strip()};"
+            f"the key file of {signer.name} is that of {signer.verifier.line}, the config says"
+            f" {' or '.join(line.strip() for line in public_keys)};"
             " put the first into the config of every node, or put the right key file back"
         )
+
+
+def read_again(signer: Signer, path: str | Path, public_keys: Sequence[str]) -> tuple[Signer, KeyFileError | None]:
+    """What the node is to sign with once ``public_keys`` are the lines that it may sign with: the key in the file now,
+    else the one that it has, with why the file's can't be taken. Raises KeyFileError when neither may sign."""
+    try:
+        found = load_signer(path, signer.name)
+        check_matches(found, public_keys)
+    except KeyFileError as exc:
+        if not _matches(signer, public_keys):
+            raise
+        return signer, exc
+    return found, None
+
+
+def _matches(signer: Signer, public_keys: Sequence[str]) -> bool:
+    return any(parse_vkey(line) == signer.verifier for line in public_keys)
 
 
 def _parse_private(path: Path, pem: bytes, name: str) -> Ed25519PrivateKey:
@@ -153,14 +180,14 @@ def _parse_private(path: Path, pem: bytes, name: str) -> Ed25519PrivateKey:
             f"{path}: is encrypted, and a daemon has nobody to ask for the passphrase;"
             f" decrypt it (openssl pkey) or {remedy}"
         ) from exc
-    except (ValueError, UnsupportedAlgorithm) as exc:
+    except (ValueError, UnsupportedAlgorithm, InternalError) as exc:  # the last: an X448 key of 32 bytes, say
         raise KeyFileError(f"{path}: is not a private key in PEM (PKCS8), or is damaged; {remedy}") from exc
     if not isinstance(private, Ed25519PrivateKey):
         raise KeyFileError(f"{path}: is a key of another kind, not Ed25519; {remedy}")
     return private
 
 
-def _read(path: Path) -> tuple[int, bytes]:
+def read_with_mode(path: Path) -> tuple[int, bytes]:
     """Mode and content; both of the same open file, so that no other file is read than the one that was judged."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hold up the start
     try:
@@ -175,14 +202,19 @@ def _is_credential(path: Path, env: Mapping[str, str]) -> bool:
     return bool(folder) and path.resolve().is_relative_to(Path(folder).resolve())
 
 
-def _write_new(path: Path, content: bytes) -> None:
-    """Create ``path`` with ``content``, whole and synced; an OSError (FileExistsError ...) leaves nothing behind."""
+def write_new(path: Path, content: bytes, *, owner: tuple[int, int] | None = None) -> None:
+    """Create ``path`` with ``content``, whole and synced; an OSError (FileExistsError ...) leaves nothing behind.
+
+    ``owner``: the user and group that it is to have; none: ours.
+    """
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(draft, flags, _OWNER_ONLY)
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), _OWNER_ONLY)
+            if owner not in (None, (os.geteuid(), os.getegid())):
+                os.fchown(file.fileno(), *owner)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -194,6 +226,7 @@ def _write_new(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
+    """Have the folder's entries on disk: what was made, renamed or removed in it."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -81,6 +81,14 @@ EVENTS: dict[str, Kind] = {
     "reload_refused": Kind(
         "cf629b2b7ced444fa19bced7b05fc8cd", "A fault of the reloaded config, of which nothing was taken."
     ),
+    "rekeyed": Kind(
+        "d09f7f84381547b7b4f83a58f9d4e210",
+        "A reload found another key in the key file: the node signs with KEY_ID from now on, not with FORMER_KEY_ID.",
+    ),
+    "key_refused": Kind(
+        "0a16372103cf44568829f0a003eb0a92",
+        "The key file holds no key that the reloaded config believes now; the node goes on signing with KEY_ID.",
+    ),
     "call_failed": Kind(
         "0ab05fb2786b452daab5ffa0953bf14c", "A call failed with a bug of ours; the caller was told 500."
     ),

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from replicad import configfile
+from replicad import configfile, keys
 from replicad.config import Config
 from replicad.configreload import Plan, plan
-from replicad.errors import ConfigError
+from replicad.errors import ConfigError, KeyFileError
+from replicad.keys import Signer
 from replicad.logs import Logger
 from replicad.supervision import Supervision
 
@@ -24,14 +25,16 @@ class Reloader:
         self,
         path: str,
         config: Config,
+        signer: Signer,
         *,
         asked: asyncio.Event,
-        apply: Callable[[Config], None],
+        apply: Callable[[Config, Signer], None],
         supervision: Supervision,
         log: Logger,
     ) -> None:
         """``asked`` is set when a reload is wanted."""
-        self._path, self._config, self._asked, self._apply = path, config, asked, apply
+        self._path, self._config, self._signer = path, config, signer
+        self._asked, self._apply = asked, apply
         self._supervision, self._log = supervision, log
         self.remark = ""  # for the status line: why the last reload did not take all
 
@@ -42,22 +45,39 @@ class Reloader:
             self._asked.clear()
             self._supervision.reloading()
             try:
-                wanted = await asyncio.to_thread(configfile.load, self._path)
-                self._take(plan(self._config, wanted))
+                self._take(*await asyncio.to_thread(self._read))
             except ConfigError as exc:
                 self._refuse(exc.faults)
+            except KeyFileError as exc:
+                self._refuse([f"{exc}; as the file has it, this node would have no key to sign with"])
             self._supervision.reloaded()
 
-    def _take(self, plan: Plan) -> None:
-        self._config = plan.config
-        self._apply(plan.config)
+    def _read(self) -> tuple[Plan, Signer, KeyFileError | None]:
+        """The config's and the key's files. Raises ConfigError and KeyFileError."""
+        made = plan(self._config, configfile.load(self._path))
+        signing_keys = made.config.this_node.signing_keys
+        return made, *keys.read_again(self._signer, made.config.key_file, signing_keys)
+
+    def _take(self, plan: Plan, signer: Signer, key_fault: KeyFileError | None) -> None:
+        before, self._config, self._signer = self._signer, plan.config, signer
+        self._apply(plan.config, signer)
         taken = ", ".join(f"{change.key} {change.runs_with} -> {change.wanted}" for change in plan.taken)
         self._log.info("reloaded", taken or "nothing has changed that a reload takes", taken=len(plan.taken))
         for change in plan.need_restart:
             text = f"{change.key} is {change.wanted} in the file, and stays {change.runs_with} until a restart"
             self._log.warning("needs_restart", text, key=change.key)
-        keys = ", ".join(change.key for change in plan.need_restart)
-        self.remark = f"reload: {keys} needs a restart" if keys else ""
+        waiting = ", ".join(change.key for change in plan.need_restart)
+        self.remark = f"reload: {waiting} needs a restart" if waiting else ""
+        self._tell_key(before, signer, key_fault)
+
+    def _tell_key(self, before: Signer, signer: Signer, fault: KeyFileError | None) -> None:
+        if fault is not None:
+            text = f"{fault}; this node goes on signing with key {signer.key_id}"
+            self._log.error("key_refused", text, key_id=signer.key_id)
+            self.remark = "; ".join(filter(None, (self.remark, f"reload: the key file is not taken: {fault}")))
+        elif signer.verifier != before.verifier:
+            text = f"this node signs with key {signer.key_id} from now on, no more with {before.key_id}"
+            self._log.info("rekeyed", text, key_id=signer.key_id, former_key_id=before.key_id)
 
     def _refuse(self, faults: list[str]) -> None:
         for fault in faults:

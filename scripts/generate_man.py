@@ -185,12 +185,13 @@ def top_keys() -> list[tuple[str | int, ...]]:
 
 def sections() -> Iterator[tuple[str, list[tuple[str | int, ...]]]]:
     """Each section's heading and the paths of its keys."""
-    for key in keys_of(Config):
+    for path, key in walk_keys(Config):
+        name = path_text(path).replace("[0]", "[]")
         match key.kind:
             case Section(of=of):
-                yield f"Keys of {key.name}", [(key.name, inner.name) for inner in keys_of(of)]
+                yield f"Keys of {name}", [(*path, inner.name) for inner in keys_of(of)]
             case Sections(of=of):
-                yield f"Keys of each of {key.name}", [(key.name, 0, inner.name) for inner in keys_of(of)]
+                yield f"Keys of each of {name}", [(*path, 0, inner.name) for inner in keys_of(of)]
 
 
 def describe_key(page: Page, path: tuple[str | int, ...]) -> None:

@@ -7,6 +7,9 @@ cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+# Where there is a wheel of it: as pyproject.toml says.
+atheris="python_version < '3.14' and platform_machine == 'x86_64'"
+
 lock() { # lock FILE TITLE PIP-ARGUMENTS...
     local file=$1 title=$2
     shift 2
@@ -15,7 +18,7 @@ lock() { # lock FILE TITLE PIP-ARGUMENTS...
     "$work/$file/bin/pip" install --quiet "$@"
     {
         printf '# %s Made by `make lock`; do not edit.\n' "$title"
-        "$work/$file/bin/pip" freeze
+        "$work/$file/bin/pip" freeze | sed "s/^\(atheris==.*\)/\1; $atheris/" # pip's freeze leaves markers out
     } >"$work/$file.txt"
     mv "$work/$file.txt" "$file"
 }

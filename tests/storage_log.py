@@ -9,6 +9,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from replicad.core.batch import Append
+from replicad.core.keyring import Keyring, NodeKey
 from replicad.core.record import Messages, encode_headers
 from replicad.core.seal import Part, Sealer
 from replicad.core.tree import Tree
@@ -23,6 +24,11 @@ class KeyPair:
 
     def __init__(self, seed: int = 1) -> None:
         self._private = Ed25519PrivateKey.from_private_bytes(bytes([seed]) * 32)
+
+    @property
+    def keyring(self) -> Keyring:
+        """With this key as NODE's."""
+        return Keyring({NODE: [NodeKey("0c0ffee0", self)]})
 
     def sign(self, statement: bytes) -> bytes:
         return self._private.sign(statement)

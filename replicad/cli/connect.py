@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Coroutine
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
+from replicad import fernetkeys
 from replicad.cli.errors import Interrupted
 from replicad.cli.options import Session
-from replicad.client import AsyncClient
+from replicad.client import AsyncClient, Encryption
 from replicad.client.settings import ADDRESS_VARIABLE, TOKEN_VARIABLE, Settings, make_settings
 
 DEFAULT_TIMEOUT = "10s"  # a node that restarts is back by then
@@ -48,14 +50,25 @@ def _settings(session: Session, addresses: str | None) -> Settings:
     )
 
 
-def make_client(session: Session, *, timeout_s: float) -> AsyncClient:
+def find_encryption(key_file: Path | None) -> Encryption | None:
+    """The keys that payloads are encrypted with: of that file, else of the environment, else None. KeyFileError."""
+    keys = fernetkeys.from_file(key_file) if key_file is not None else fernetkeys.from_environment()
+    return Encryption(keys) if keys else None
+
+
+def make_client(session: Session, *, timeout_s: float, encryption: Encryption | None = None) -> AsyncClient:
     """A client of those addresses; AUTH_TOKEN comes from the environment. Raises click.UsageError."""
     token = os.environ.get(TOKEN_VARIABLE, "")
     if not (token.isascii() and token.isprintable()):  # never shown, not even a part of it
         raise click.UsageError(f"{TOKEN_VARIABLE}: a token is printable ASCII on one line, and this is not")
-    addresses = node_addresses(session)
     return AsyncClient(
-        addresses, token=token, timeout_s=timeout_s, ca=session.ca, certificate=session.certificate, key=session.key
+        node_addresses(session),
+        token=token,
+        timeout_s=timeout_s,
+        ca=session.ca,
+        certificate=session.certificate,
+        key=session.key,
+        encryption=encryption,
     )
 
 

@@ -156,6 +156,11 @@ def post_failure(error: ServiceError, *, message_id: str) -> Failure:
         failure.remedy = (
             f"nothing is lost: it goes on replicating; to wait for it, post the same message again with {again}"
         )
+    elif isinstance(error, IdConflict) and error.applied is Applied.UNKNOWN:  # nor can the client's keys tell
+        failure.remedy = (
+            f"give every key that was in use, newest first, and post it again with {again}; "
+            f"what has the id: replicad-cli list --from {error.offset} --limit 1"
+        )
     elif isinstance(error, OutcomeUnknown) or error.applied is Applied.UNKNOWN:
         failure.remedy = f"replicad-cli outcome {quoted}, or post the same message again with {again}"
     elif isinstance(error, IdConflict):

@@ -1,4 +1,7 @@
-"""``replicad-cli keys``: a node's key file and the public line of it. What a key is, :mod:`replicad.keys` owns."""
+"""``replicad-cli keys``: a node's key file and the public line of it, and keys that clients encrypt with.
+
+What a key is, :mod:`replicad.keys` and :mod:`replicad.fernetkeys` own.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from replicad import keys
+from replicad import fernetkeys, keys
+from replicad.cli import rotate
 from replicad.cli.options import Session, epilog, output_option
 from replicad.cli.output import Output
 from replicad.configvalues import is_name
@@ -19,7 +23,10 @@ SUFFIX = ".key"
 @click.group("keys", no_args_is_help=False)
 @output_option
 def command() -> None:
-    """Make and show node keys."""
+    """Make, show and replace keys: those that nodes sign with, and those that clients encrypt with."""
+
+
+command.add_command(rotate.command)
 
 
 @command.command(
@@ -92,3 +99,40 @@ def show(session: Session, file_or_node: str, node: str | None) -> None:
         raise KeyFileError(f"{node!r} is no node name; give --node NAME")
     public_key = keys.load_signer(key_file, node).verifier.line
     Output(session).show(public_key, {"node": node, "key_file": str(key_file), "public_key": public_key})
+
+
+@command.command(
+    "generate-fernet",
+    epilog=epilog(
+        """\
+Json: key, or with --out key_file.""",
+        """\
+To change keys, put the new one in front: FERNET_KEY=NEW,OLD, or as the first
+  line of the key file. The first encrypts, all decrypt.""",
+        """\
+Examples:
+  replicad-cli keys generate-fernet --out team.key
+  export FERNET_KEY=$(replicad-cli keys generate-fernet)""",
+    ),
+)
+@click.option(
+    "--out",
+    "path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write it into this new key file, of mode 0600.  [default: to standard output]",
+)
+@output_option
+@click.pass_obj
+def generate_fernet(session: Session, path: Path | None) -> None:
+    """Make a key with which clients encrypt payloads, end to end.
+
+    Whoever has it can read, and write what others take for yours. Nodes never get it; what it has encrypted is lost
+    with it.
+    """
+    key = fernetkeys.generate()
+    if path is None:
+        Output(session).show(key, {"key": key})
+        return
+    fernetkeys.write_new_file(path, key)
+    Output(session).show(f"key file: {path}", {"key_file": str(path)})

@@ -23,8 +23,8 @@ from replicad.cli.connect import make_client, run
 from replicad.cli.errors import INTERRUPTED, Failure, Interrupted, service_failure
 from replicad.cli.options import Session
 from replicad.cli.output import Output, posted_json, stderr_is_terminal
-from replicad.client import AsyncClient, NewMessage, Posted
-from replicad.client.aio import MAX_PAYLOAD_BYTES
+from replicad.client import AsyncClient, Encryption, NewMessage, Posted
+from replicad.client.cutting import MAX_PAYLOAD_BYTES
 from replicad.client.frames import FRAME_MESSAGES
 from replicad.client.ids import PROCESS_IDS
 from replicad.errors import Applied, BadRequest, ExitCode, IdConflict, ServiceError, TooLarge
@@ -44,6 +44,7 @@ def post_lines(
     headers: Mapping[str, str],
     write_concern: str | None,
     timeout_s: float,
+    encryption: Encryption | None,
 ) -> None:
     """Post each line that can be read from ``descriptor``. Raises Failure, saying how far it got and how to go on."""
     posting = _Lines(LineIds(first_id), headers, write_concern=write_concern)
@@ -51,7 +52,7 @@ def post_lines(
     began = time.monotonic()
 
     async def work() -> None:
-        async with make_client(session, timeout_s=timeout_s) as client:
+        async with make_client(session, timeout_s=timeout_s, encryption=encryption) as client:
             with ExitStack() as stack:
                 progress: Callable[[int, int], None] | None = None
                 if not session.json and stderr_is_terminal() and not os.isatty(descriptor):
@@ -186,7 +187,7 @@ class _Lines:
             told += "; later lines may be in the log too"
             resume = f"run it again on the same input with --id {self._ids.first}"
             remedy = f"{remedy}; then {resume}" if remedy else resume
-        if failure.name == IdConflict.name:
+        if failure.name == IdConflict.name and failure.applied is Applied.NO:
             remedy = "this is other input than was posted with that --id; leave --id out, or give the first input"
         return Failure(
             told,

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
-from replicad.cli.connect import DEFAULT_TIMEOUT, make_client, run
-from replicad.cli.options import LEVELS, Moment, Offset, Session, common_options, epilog, timeout_option
+from replicad.cli.connect import DEFAULT_TIMEOUT, find_encryption, make_client, run
+from replicad.cli.options import (
+    LEVELS,
+    Moment,
+    Offset,
+    Session,
+    common_options,
+    epilog,
+    key_file_option,
+    timeout_option,
+)
 from replicad.cli.output import Output
 
 FIELDS_HELP = """\
 Text into a pipe: fields parted by tabs: offset, time, committed or
   uncommitted, id, author, headers (- for none), payload. In the payload what
   is not printable is escaped; `printf %b` makes the bytes of it again.
-Json: offset, epoch, time, id, author, headers, committed, payload (base64)
-  and, where the payload is UTF-8, text."""
+Json: offset, epoch, time, id, author, headers, committed, encrypted,
+  decrypted, payload (base64) and, where the payload is UTF-8, text.
+What was encrypted is decrypted where there is a key that fits; else the
+  ciphertext is shown: in text behind "(encrypted)", in json with
+  encrypted true and decrypted false."""
+KEY_FILE_HELP = "Decrypt with the keys of this file.  [default: FERNET_KEY, or the file in REPLICAD_FERNET_KEY_FILE]"
 
 
 @click.command(
@@ -50,6 +65,7 @@ Examples:
 @click.option("--min-offset", type=Offset(), metavar="N", help="Wait until the node has this offset.")
 @click.option("--since", type=Moment(), metavar="TIME", help="Records of this time or later: ISO 8601 (UTC), or ms.")
 @click.option("--until", type=Moment(), metavar="TIME", help="Records before this time.")
+@key_file_option(KEY_FILE_HELP)
 @timeout_option(DEFAULT_TIMEOUT, "How long to wait for a node that answers.")
 @common_options
 @click.pass_obj
@@ -63,15 +79,17 @@ def command(
     since: int | None,
     until: int | None,
     timeout_s: float,
+    key_file: Path | None,
 ) -> None:
     """Print records of the log, in order, to the end of what the node has.
 
     Any node serves them: the first address that answers.
     """
     output = Output(session)
+    encryption = find_encryption(key_file)
 
     async def work() -> None:
-        async with make_client(session, timeout_s=timeout_s) as client:
+        async with make_client(session, timeout_s=timeout_s, encryption=encryption) as client:
             batches = client.list_batches(
                 from_offset, limit=limit, level=level, min_offset=min_offset, since_ms=since, until_ms=until
             )

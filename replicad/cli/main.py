@@ -40,7 +40,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "outcome": ("outcome", "Say whether and where an id stands in the log."),
     "status": ("status", "Show all nodes: role, state, sizes, lag, root."),
     "verify": ("verify", "Prove a data folder, offline, with public keys alone."),
-    "keys": ("keys", "Make and show node keys."),
+    "keys": ("keys", "Make, show and replace keys, of nodes and for encryption."),
     "pki": ("pki", "Make a CA and certificates for nodes and clients."),
     "bench": ("bench.command", "Measure five workloads."),
     "completion": ("completion", "Print the completion script of a shell."),
@@ -55,6 +55,9 @@ Environment:
   REPLICAD_CA       TLS, to nodes whose certificate is of a CA in this file
   REPLICAD_CERTIFICATE, REPLICAD_KEY
                     files by which nodes know us, at their mutual addresses
+  FERNET_KEY        keys that payloads are encrypted with, the newest first,
+                    with commas between; or, in a file, a key a line:
+  REPLICAD_FERNET_KEY_FILE
   NO_COLOR          when set, no colours on a terminal either""",
     f"Exit codes:\n{_EXIT_CODES}",
     """\

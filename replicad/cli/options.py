@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -215,6 +216,13 @@ class Header(_Kind):
         except UnicodeEncodeError:
             self.fail(f"{value!r} is not UTF-8", param, ctx)
         return key, text
+
+
+def key_file_option(help_text: str) -> Callable[[_Function], _Function]:
+    """Adds --fernet-key-file. The keys themselves are never on a command line, where `ps` would show them."""
+    return click.option(
+        "--fernet-key-file", "key_file", type=click.Path(path_type=Path), metavar="FILE", help=help_text
+    )
 
 
 def timeout_option(default: str, help_text: str) -> Callable[[_Function], _Function]:

@@ -30,9 +30,12 @@ if TYPE_CHECKING:  # the client brings gRPC along, which whoever verifies a fold
 
 RECORD_FIELDS = ("offset", "time", "state", "id", "author", "headers", "payload")
 
+ENCRYPTED = "(encrypted) "
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _JOINERS = "\u200c\u200d"  # invisible, but words and emoji of many scripts fall apart without them
 _SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\"}
+_FLAG = {True: "true", False: "false"}
 _to_json = json.JSONEncoder(separators=(",", ":")).encode  # ASCII only: fits any locale, harms no terminal
 
 
@@ -81,8 +84,10 @@ class Output:
         """A record for a person: what was said first, its id after it."""
         author = escape_text(record.author)
         self._author_width = max(self._author_width, len(author))
-        payload = escape_payload(record.payload)
-        if record.is_system and not payload:
+        payload = payload_text(record)
+        if record.encrypted and not record.decrypted:
+            payload = self.style(payload, fg="yellow")
+        elif record.is_system and not payload:
             payload = self.style(f"(epoch {record.epoch} begins)", dim=True)
         parts = [
             self.style(f"{record.offset:>6}", fg="cyan"),
@@ -108,9 +113,15 @@ def record_text(record: Record) -> str:
             record.id,
             escape_text(record.author),
             headers_text(record.headers) if record.headers else "-",
-            escape_payload(record.payload),
+            payload_text(record),
         )
     )
+
+
+def payload_text(record: Record) -> str:
+    """The payload on one line; ciphertext says that it is."""
+    text = escape_payload(record.payload)
+    return f"{ENCRYPTED}{text}" if record.encrypted and not record.decrypted else text
 
 
 def record_json(record: Record) -> str:
@@ -122,7 +133,8 @@ def record_json(record: Record) -> str:
     return (
         f'{{"offset":{record.offset},"epoch":{record.epoch},"time":"{time_text(record.time_ms)}",'
         f'"id":{_to_json(record.id)},"author":{_to_json(record.author)},"headers":{headers},'
-        f'"committed":{"true" if record.committed else "false"},'
+        f'"committed":{_FLAG[record.committed]},'
+        f'"encrypted":{_FLAG[record.encrypted]},"decrypted":{_FLAG[record.decrypted]},'
         f'"payload":"{b2a_base64(record.payload, newline=False).decode()}"{text_field}}}'
     )
 

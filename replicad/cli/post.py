@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TextIO
 
 import click
 
-from replicad.cli.connect import DEFAULT_TIMEOUT, make_client, run
+from replicad import fernetkeys
+from replicad.cli.connect import DEFAULT_TIMEOUT, find_encryption, make_client, run
 from replicad.cli.errors import post_failure
 from replicad.cli.lines import post_lines
-from replicad.cli.options import Header, Session, WriteConcern, common_options, epilog, timeout_option
+from replicad.cli.options import (
+    Header,
+    Session,
+    WriteConcern,
+    common_options,
+    epilog,
+    key_file_option,
+    timeout_option,
+)
 from replicad.cli.output import Output, posted_fields, posted_text
-from replicad.client import Posted
-from replicad.client.aio import MAX_PAYLOAD_BYTES
+from replicad.client import Encryption, Posted
+from replicad.client.cutting import MAX_PAYLOAD_BYTES
 from replicad.client.ids import PROCESS_IDS
 from replicad.errors import ServiceError
 
@@ -33,6 +43,7 @@ Examples:
   replicad-cli post "hello, log"
   replicad-cli post -w all --timeout 5s --id order-7 --header kind=order '{"n": 1}'
   replicad-cli post - < report.pdf                     # one message of it all
+  replicad-cli post --encrypt --fernet-key-file team.key "only for us"
   journalctl -f -o json | replicad-cli post --lines    # a message a line""",
     ),
 )
@@ -54,6 +65,13 @@ Examples:
 @click.option(
     "--header", "headers", type=Header(), multiple=True, metavar="K=V", help="A header; more than one may be given."
 )
+@click.option(
+    "--encrypt",
+    is_flag=True,
+    help="Encrypt each payload before it leaves, with the first key of FERNET_KEY or of the key file. Ids and headers "
+    "stay in the clear.",
+)
+@key_file_option("The key file for --encrypt.  [default: REPLICAD_FERNET_KEY_FILE, where FERNET_KEY is not set]")
 @click.option("--lines", is_flag=True, help="Post each line of standard input as a message.")
 @click.argument("text", required=False)
 @common_options
@@ -65,6 +83,8 @@ def command(
     timeout_s: float,
     message_id: str | None,
     headers: tuple[tuple[str, str], ...],
+    encrypt: bool,
+    key_file: Path | None,
     lines: bool,
     text: str | None,
 ) -> None:
@@ -73,6 +93,7 @@ def command(
     The message is TEXT, or all of standard input for - or no TEXT. With --lines each line of standard input is a
     message of its own, without its line feed.
     """
+    encryption = _encryption(key_file, encrypt=encrypt)
     if lines:
         if text not in (None, "-"):
             raise click.UsageError("--lines reads standard input: leave out TEXT, or leave out --lines.")
@@ -83,13 +104,14 @@ def command(
             headers=dict(headers),
             write_concern=write_concern,
             timeout_s=timeout_s,
+            encryption=encryption,
         )
         return
     payload = _payload(text)
     own_id = PROCESS_IDS.one() if message_id is None else message_id
 
     async def work() -> Posted:
-        async with make_client(session, timeout_s=timeout_s) as client:
+        async with make_client(session, timeout_s=timeout_s, encryption=encryption) as client:
             return await client.post(payload, id=own_id, headers=dict(headers), write_concern=write_concern)
 
     try:
@@ -97,6 +119,20 @@ def command(
     except ServiceError as error:
         raise post_failure(error, message_id=own_id) from error
     Output(session).show(posted_text(posted), posted_fields(posted))
+
+
+def _encryption(key_file: Path | None, *, encrypt: bool) -> Encryption | None:
+    if not encrypt:
+        if key_file is not None:
+            raise click.UsageError("--fernet-key-file has keys, but nothing is encrypted without --encrypt: add it.")
+        return None
+    encryption = find_encryption(key_file)
+    if encryption is None:
+        raise click.UsageError(
+            f"--encrypt needs a key: set {fernetkeys.KEY_VARIABLE}, or give --fernet-key-file FILE; "
+            f"`{fernetkeys.MAKE} --out FILE` makes one."
+        )
+    return encryption
 
 
 def _payload(text: str | None) -> bytes:

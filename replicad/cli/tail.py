@@ -8,12 +8,13 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 
-from replicad.cli.connect import DEFAULT_TIMEOUT, make_client, run
-from replicad.cli.listing import FIELDS_HELP
-from replicad.cli.options import LEVELS, Offset, Session, common_options, epilog, timeout_option
+from replicad.cli.connect import DEFAULT_TIMEOUT, find_encryption, make_client, run
+from replicad.cli.listing import FIELDS_HELP, KEY_FILE_HELP
+from replicad.cli.options import LEVELS, Offset, Session, common_options, epilog, key_file_option, timeout_option
 from replicad.cli.output import Output, OutputClosed
 from replicad.client import AsyncClient
 
@@ -52,16 +53,18 @@ Examples:
     show_default=True,
     help="committed: never retracted. local: all that the node has.",
 )
+@key_file_option(KEY_FILE_HELP)
 @timeout_option(DEFAULT_TIMEOUT, "How long to wait for a node at first; later it waits for ever.")
 @common_options
 @click.pass_obj
-def command(session: Session, from_offset: int, level: str, timeout_s: float) -> None:
+def command(session: Session, from_offset: int, level: str, timeout_s: float, key_file: Path | None) -> None:
     """Follow the log: print its records, then each new one as it comes.
 
     When a node goes away, tail goes on with another, or waits for it; no record is skipped or repeated. Ctrl-C ends it
     with exit code 130. Each record is written out at once.
     """
     output = Output(session)
+    encryption = find_encryption(key_file)
 
     async def follow(client: AsyncClient) -> None:
         start = from_offset
@@ -72,7 +75,7 @@ def command(session: Session, from_offset: int, level: str, timeout_s: float) ->
             output.records(records, flush=True)
 
     async def work() -> None:
-        async with make_client(session, timeout_s=timeout_s) as client:
+        async with make_client(session, timeout_s=timeout_s, encryption=encryption) as client:
             with _ended_when_output_closes():
                 await follow(client)
 

@@ -12,9 +12,12 @@ from replicad import configfile
 from replicad.cli.errors import Failure
 from replicad.cli.options import Session, epilog, output_option
 from replicad.cli.output import Output, stderr_is_terminal
+from replicad.configvalues import Bad, Offset
+from replicad.core.keyring import Keyring, NodeKey
 from replicad.errors import ExitCode, KeyFileError
+from replicad.nodekeys import keyring_of
 from replicad.storage.fsck import Report, verify_folder
-from replicad.vkeys import Verifier, parse_vkey
+from replicad.vkeys import parse_vkey
 from replicad.wire.codec import decode_records
 
 
@@ -30,7 +33,8 @@ Exit code 10: it does not prove; 3: there is no folder that can be verified.""",
 Examples:
   replicad-cli verify --config /etc/replicad.yaml
   replicad-cli verify ./copy-of-data --config /etc/replicad.yaml
-  replicad-cli verify ./data --cluster prod --key node-1+5d8a...+AZ... --key node-2+...""",
+  replicad-cli verify ./data --cluster prod --key node-1+5d8a...+AZ... --key node-2+...
+  replicad-cli verify ./data --cluster prod --key node-1+5d8a... --key node-1+0c41...@120455""",
     ),
 )
 @click.argument("data_dir", type=click.Path(path_type=Path), required=False)
@@ -42,7 +46,11 @@ Examples:
     help="A node's config: the cluster's name and public keys are taken from it, and its data_dir where none is given.",
 )
 @click.option(
-    "--key", "key_lines", multiple=True, metavar="VKEY", help="A node's public line; one for each that ever was master."
+    "--key",
+    "key_lines",
+    multiple=True,
+    metavar="VKEY[@UNTIL]",
+    help="A node's public line; all that a node which ever was master has or had, former ones with their `until`.",
 )
 @click.option("--cluster", metavar="NAME", help="The cluster's name, with --key.")
 @output_option
@@ -61,14 +69,14 @@ def command(
     does not prove is named by its first bad offset.
     """
     output = Output(session)
-    folder, name, verifiers = _what(data_dir, config_file, key_lines, cluster)
+    folder, name, keyring = _what(data_dir, config_file, key_lines, cluster)
     began = time.monotonic()
     with ExitStack() as stack:
         if not session.json and stderr_is_terminal():
             from replicad.cli.progress import spinner  # noqa: PLC0415 - rich costs a script 50 ms
 
             stack.enter_context(spinner(f"verifying {folder} ..."))
-        report = verify_folder(folder, cluster=name, verifiers=verifiers, decode_records=decode_records)
+        report = verify_folder(folder, cluster=name, keyring=keyring, decode_records=decode_records)
     output.show(_text(report, time.monotonic() - began), _fields(report, folder))
     if report.fault is not None:
         where = "" if report.fault.offset is None else f"offset {report.fault.offset} is the first that is bad: "
@@ -82,31 +90,35 @@ def command(
 
 def _what(
     data_dir: Path | None, config_file: Path | None, key_lines: tuple[str, ...], cluster: str | None
-) -> tuple[Path, str, dict[str, Verifier]]:
+) -> tuple[Path, str, Keyring]:
     """Folder, cluster's name and public keys by node."""
     if config_file is not None:
         if key_lines or cluster:
             raise click.UsageError("--config has the keys and the cluster's name: leave out --key and --cluster.")
         config = configfile.load(config_file, signs=False)
-        verifiers = {node.name: parse_vkey(node.public_key) for node in config.nodes}
-        return data_dir or Path(config.data_dir), config.cluster, verifiers
+        return data_dir or Path(config.data_dir), config.cluster, keyring_of(config.nodes)
     if data_dir is None:
         raise click.UsageError("Which folder? Give DATA_DIR, or the --config of a node.")
     if not key_lines or not cluster:
         raise click.UsageError("Proven by whose keys? Give --config FILE, or --cluster NAME and each node's --key.")
-    return data_dir, cluster, _verifiers(key_lines)
+    return data_dir, cluster, _keyring(key_lines)
 
 
-def _verifiers(key_lines: tuple[str, ...]) -> dict[str, Verifier]:
-    verifiers: dict[str, Verifier] = {}
-    for number, line in enumerate(key_lines, start=1):
+def _keyring(key_lines: tuple[str, ...]) -> Keyring:
+    keys: dict[str, dict[str, NodeKey]] = {}  # by node and public line
+    for number, given in enumerate(key_lines, start=1):
+        line, at, until = given.partition("@")  # neither a node's name nor base64 has one
         try:
             verifier = parse_vkey(line)
         except KeyFileError as exc:
             raise KeyFileError(f"--key number {number}: {exc}; `replicad-cli keys show` prints a good one") from exc
-        if verifiers.setdefault(verifier.name, verifier) != verifier:
-            raise KeyFileError(f"there are two different --key of {verifier.name}; a node has one key")
-    return verifiers
+        limit = Offset("").read(int(until) if until.isascii() and until.isdigit() else until) if at else None
+        if isinstance(limit, Bad):
+            raise KeyFileError(f"--key number {number}: what stands behind @ {limit.wrong}; {limit.remedy}")
+        key = NodeKey(verifier.key_id.hex(), verifier, limit)
+        if keys.setdefault(verifier.name, {}).setdefault(verifier.line, key) != key:
+            raise KeyFileError(f"--key number {number}: that key of {verifier.name} is given already, with another @")
+    return Keyring({node: list(each.values()) for node, each in keys.items()})
 
 
 def _text(report: Report, seconds: float) -> str:

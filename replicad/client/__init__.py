@@ -5,19 +5,21 @@
 ...     async for record in client.list(from_offset=posted.offset):
 ...         print(record.offset, record.text)
 
-:class:`Client` is the same for programs without asyncio. Every error is of a class of its own; those of a post say in
-``applied`` whether the message is in the log.
+:class:`Client` is the same for programs without asyncio, and :class:`Encryption` keeps payloads from the nodes' eyes.
+Every error is of a class of its own; those of a post say in ``applied`` whether the message is in the log.
 """
 
 from replicad.client.aio import AsyncClient
+from replicad.client.encryption import Encryption
 from replicad.client.sync import Client
-from replicad.client.types import NewMessage, NodeStatus, Outcome, Posted, Record, Status
+from replicad.client.types import NewMessage, NodeKey, NodeStatus, Outcome, Posted, Record, Status
 from replicad.errors import (
     Applied,
     BadRequest,
     Forbidden,
     IdConflict,
     InternalError,
+    KeyFileError,
     NotFound,
     NotMaster,
     OffsetExpired,
@@ -38,10 +40,13 @@ __all__ = [
     "AsyncClient",
     "BadRequest",
     "Client",
+    "Encryption",
     "Forbidden",
     "IdConflict",
     "InternalError",
+    "KeyFileError",
     "NewMessage",
+    "NodeKey",
     "NodeStatus",
     "NotFound",
     "NotMaster",

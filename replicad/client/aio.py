@@ -15,20 +15,28 @@ from typing import Self
 from replicad.client import methods
 from replicad.client.bulk import Bulk
 from replicad.client.connection import Connections
-from replicad.client.cutting import BulkMessage, Content, checked_id, headers_bytes, payload_bytes
+from replicad.client.cutting import (
+    MAX_PAYLOAD_BYTES,
+    BulkMessage,
+    Content,
+    checked_id,
+    headers_bytes,
+    payload_bytes,
+)
+from replicad.client.encryption import Encryption
 from replicad.client.ids import PROCESS_IDS
 from replicad.client.lanes import LaneKey
 from replicad.client.posting import Poster
 from replicad.client.reading import Range, Reader
 from replicad.client.retry import Route
+from replicad.client.sealed import Message, SealedPosts, opened
 from replicad.client.settings import Settings, checked_concern, checked_timeout, make_settings
 from replicad.client.tls import ClientTls
-from replicad.client.types import NodeStatus, Outcome, Posted, Record, Status
+from replicad.client.types import NodeKey, NodeStatus, Outcome, Posted, Record, Status
 from replicad.errors import BadRequest, NotFound, TooLarge, Unavailable
 from replicad.wire.parsing import parse_peer
 from replicad.wire.v1 import log_pb2
 
-MAX_PAYLOAD_BYTES = 64 << 20  # the hard limit of every log: docs/formats.md
 LEVELS = ("committed", "local", "linearizable")
 
 RecordBatches = AsyncGenerator[list[Record], None]  # named here: inside the class `list` is the method
@@ -43,6 +51,9 @@ class AsyncClient:
     takes them from REPLICAD_ADDRESS, else 127.0.0.1:50052. ``token`` None takes AUTH_TOKEN. ``timeout_s`` is the time
     for a call, all retries included, where the call itself gives none. ``write_concern`` is how many nodes must have a
     message on disk before a post is answered: a number, "majority" or "all"; None leaves it to the server's config.
+    ``encryption`` has the keys with which all payloads are encrypted before they leave and decrypted when they are
+    read; ids and headers stay in the clear. None posts in the clear and hands out ciphertext as it is
+    (``record.encrypted``); to take the keys from the environment give ``Encryption.from_environment()``.
 
     ``ca``, ``certificate`` and ``key`` are PEM files; None takes them from REPLICAD_CA, REPLICAD_CERTIFICATE and
     REPLICAD_KEY. With ``ca``, a bundle, every connection is TLS to a node whose certificate is of one of those CAs and
@@ -65,6 +76,7 @@ class AsyncClient:
         ca: str | None = None,
         certificate: str | None = None,
         key: str | None = None,
+        encryption: Encryption | None = None,
     ) -> None:
         self._settings: Settings = make_settings(
             addresses,
@@ -75,6 +87,9 @@ class AsyncClient:
             certificate=certificate,
             key=key,
         )
+        if not isinstance(encryption, Encryption | None):
+            raise ValueError(f"encryption is {type(encryption).__name__}; give Encryption.from_keys([...]) or the like")
+        self._encryption = encryption
         self._rng = Random()  # noqa: S311 - jitter
         tls = self._settings.tls
         self._connections = Connections(self._settings.token, ClientTls(tls) if tls else None)
@@ -82,6 +97,7 @@ class AsyncClient:
             self._settings.addresses, self._connections, timeout_s=self._settings.timeout_s, rng=self._rng
         )
         self._poster: Poster | None = None  # made in the running loop
+        self._sealed: SealedPosts | None = None  # made with it, where there is encryption
         self._closed = False
         self._default_key: LaneKey = (self._settings.write_concern, self._settings.timeout_s)
 
@@ -118,32 +134,23 @@ class AsyncClient:
         original offset. Without one a UUIDv7 is made. Concurrent calls travel together in a few frames. Until the
         timeout is over the same message is sent again, to whichever node is master, as long as that may help.
 
+        With encryption, a message that stands in the log encrypted with an older key is read back to tell a retry from
+        a conflict; where that can't be done, IdConflict says ``applied`` unknown.
+
         Raises WriteConcernTimeout (applied; on too few nodes in time), OutcomeUnknown (no answer in time; it may be in
         the log), IdConflict (the id has other content), BadRequest, TooLarge, Unauthorized, Forbidden, StorageFull,
         and, when all tries until the timeout ended so, NotMaster, Unavailable, RateLimited or InternalError.
         """
-        return await self._start_post(payload, id, headers, write_concern=write_concern, timeout_s=timeout_s)
-
-    def _start_post(
-        self,
-        payload: bytes | str,
-        message_id: str | None,
-        headers: Mapping[str, str] | None,
-        *,
-        write_concern: str | int | None,
-        timeout_s: float | None,
-    ) -> asyncio.Future[Posted]:
-        """Begin a post; to be called in the loop."""
         encoded = payload if type(payload) is bytes else payload_bytes(payload)
         encoded_headers = headers_bytes(headers) if headers else b""
         if len(encoded) > MAX_PAYLOAD_BYTES:
             raise TooLarge(f"payload has {len(encoded)} bytes, no log takes more than {MAX_PAYLOAD_BYTES}")
-        return (self._poster or self._start_poster()).add(
-            self._lane_key(write_concern, timeout_s),
-            PROCESS_IDS.one() if message_id is None else checked_id(message_id),
-            encoded,
-            encoded_headers,
-        )
+        poster = self._poster or self._start_poster()
+        key = self._lane_key(write_concern, timeout_s)
+        message_id = PROCESS_IDS.one() if id is None else checked_id(id)
+        if self._sealed is not None:
+            return await self._sealed.post(key, Message(message_id, encoded, encoded_headers))
+        return await poster.add(key, message_id, encoded, encoded_headers)
 
     def post_many(
         self,
@@ -160,7 +167,15 @@ class AsyncClient:
         Raises as :meth:`post`, for the first message (in input order) that fails; the text of the error names how
         many were confirmed before. Messages after those may have been applied.
         """
-        bulk = Bulk(self._poster or self._start_poster(), self._lane_key(write_concern, timeout_s))
+        poster, key = self._poster or self._start_poster(), self._lane_key(write_concern, timeout_s)
+        sealed = self._sealed
+
+        def submit(content: Content) -> asyncio.Future[PostedList]:
+            if sealed is not None:
+                return asyncio.create_task(sealed.post_content(key, content))
+            return poster.submit(key, **content._asdict())
+
+        bulk = Bulk(submit)
         return bulk.run(messages) if isinstance(messages, Iterable) else bulk.run_async(messages)
 
     async def post_content(
@@ -168,8 +183,10 @@ class AsyncClient:
     ) -> PostedList:
         """Post one frame that is cut already: what the blocking client's post_many is made of. Raises as
         :meth:`post`."""
-        poster = self._poster or self._start_poster()
-        return await poster.submit(self._lane_key(write_concern, timeout_s), **content._asdict())
+        poster, key = self._poster or self._start_poster(), self._lane_key(write_concern, timeout_s)
+        if self._sealed is not None:
+            return await self._sealed.post_content(key, content)
+        return await poster.submit(key, **content._asdict())
 
     def _lane_key(self, write_concern: str | int | None, timeout_s: float | None) -> LaneKey:
         if write_concern is None and timeout_s is None:
@@ -184,6 +201,8 @@ class AsyncClient:
         if self._closed:
             raise Unavailable("the client was closed")
         self._poster = Poster(Route(self._settings.addresses, self._rng), self._connections, self._rng)
+        if self._encryption is not None:
+            self._sealed = SealedPosts(self._encryption, self._poster, self._reader)
         return self._poster
 
     # --- reading ----------------------------------------------------------------------------------------------------
@@ -204,6 +223,9 @@ class AsyncClient:
         master confirms with a majority that it still is master). ``min_offset`` waits until the node has that offset:
         with the offset of an own post, the list includes it whichever node serves it. ``since_ms`` (inclusive) and
         ``until_ms`` (exclusive), ms since 1970 UTC, select by time. Goes on by itself after a break, without a gap.
+
+        A record that is encrypted says so in ``encrypted``; with ``decrypted`` its payload and headers are as they were
+        posted, without it (no encryption, no key that fits, or tampered with) they are as they stand in the log.
 
         Raises OffsetExpired, BadRequest, Unauthorized, Forbidden, the last error (such as Unavailable) when no node
         serves it within the client's timeout, and PeerError when a node skips or repeats a record.
@@ -227,8 +249,8 @@ class AsyncClient:
         """As :meth:`list`, in lists of consecutive records as they come: faster for many."""
         if limit is not None and limit < 0:
             raise BadRequest(f"limit {limit} is negative")
-        return self._reader.list(
-            Range(_offset(from_offset), limit, _level(level, LEVELS), min_offset, since_ms, until_ms)
+        return self._opened(
+            self._reader.list(Range(_offset(from_offset), limit, _level(level, LEVELS), min_offset, since_ms, until_ms))
         )
 
     def tail(self, from_offset: int = 0, *, level: str = "committed") -> AsyncGenerator[Record, None]:
@@ -242,7 +264,10 @@ class AsyncClient:
 
     def tail_batches(self, from_offset: int = 0, *, level: str = "committed") -> RecordBatches:
         """As :meth:`tail`, in lists of consecutive records as they come."""
-        return self._reader.tail(_offset(from_offset), _level(level, LEVELS[:2]))
+        return self._opened(self._reader.tail(_offset(from_offset), _level(level, LEVELS[:2])))
+
+    def _opened(self, batches: RecordBatches) -> RecordBatches:
+        return batches if self._encryption is None else opened(batches, self._encryption)
 
     # --- asking -----------------------------------------------------------------------------------------------------
 
@@ -273,7 +298,9 @@ class AsyncClient:
         response = await self._reader.call(methods.STATUS, b"", address=address)
         message = parse_peer(log_pb2.StatusResponse, response)
         nodes = tuple(
-            NodeStatus(each.name, each.address, each.role, each.health, each.size, each.lag, each.detail)
+            NodeStatus(
+                each.name, each.address, each.role, each.health, each.size, each.lag, each.detail, _keys_of(each)
+            )
             for each in message.nodes
         )
         return Status(
@@ -293,6 +320,7 @@ class AsyncClient:
             nodes=nodes,
             commit_quorum=message.commit_quorum,
             detail=message.detail,
+            key_id=message.key_id,
             certificate_expires_ms=message.certificate_expires_ms,
         )
 
@@ -302,6 +330,10 @@ class AsyncClient:
             return (await self.status()).master_address
         except Unavailable:
             return ""
+
+
+def _keys_of(node: log_pb2.NodeStatus) -> tuple[NodeKey, ...]:
+    return tuple(NodeKey(key.key_id, key.until if key.HasField("until") else None) for key in node.keys)
 
 
 def _offset(value: int) -> int:

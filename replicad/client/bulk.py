@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 
 from replicad.client.cutting import BulkMessage, Content, content_of, cut_frames, split
 from replicad.client.frames import FRAME_BYTES, FRAME_MESSAGES
 from replicad.client.ids import PROCESS_IDS
-from replicad.client.lanes import LaneKey
-from replicad.client.posting import Poster
 from replicad.client.retry import own_instance
 from replicad.client.types import NewMessage, Posted
 from replicad.errors import ServiceError
@@ -24,9 +22,8 @@ FRAMES_UNDER_WAY = 8  # keeps the master's write loop fed over one round trip
 class Bulk:
     """One post_many on its way."""
 
-    def __init__(self, poster: Poster, key: LaneKey) -> None:
-        self._poster = poster
-        self._key = key
+    def __init__(self, submit: Callable[[Content], asyncio.Future[list[Posted]]]) -> None:
+        self._post = submit
         self._under_way: deque[asyncio.Future[list[Posted]]] = deque()  # in input order
         self._confirmed = 0
 
@@ -88,7 +85,7 @@ class Bulk:
             self._submit(content)
 
     def _submit(self, content: Content) -> None:
-        self._under_way.append(self._poster.submit(self._key, **content._asdict()))
+        self._under_way.append(self._post(content))
 
     async def _oldest(self) -> list[Posted]:
         try:

@@ -13,9 +13,10 @@ from typing import NamedTuple, cast
 from replicad.client.frames import FRAME_BYTES, FRAME_MESSAGES
 from replicad.client.ids import UuidV7Source
 from replicad.client.types import NewMessage
-from replicad.core.record import encode_headers, id_fault
+from replicad.core.record import encode_headers, header_key_fault, id_fault
 from replicad.errors import BadRequest
 
+MAX_PAYLOAD_BYTES = 64 << 20  # the hard limit of every log: docs/formats.md
 FIRST_READ = 64  # messages, before their size is known
 
 BulkMessage = bytes | str | NewMessage
@@ -53,10 +54,14 @@ def checked_id(message_id: str) -> str:
 
 
 def headers_bytes(headers: Mapping[str, str] | None) -> bytes:
-    """The headers' canonical encoding. Raises BadRequest when a limit is passed."""
+    """The headers' canonical encoding. Raises BadRequest when a limit is passed or a key is reserved."""
     if not headers:
         return b""
     try:
+        for key in headers:
+            fault = header_key_fault(key)
+            if fault is not None:
+                raise BadRequest(fault)
         return encode_headers(headers)
     except (ValueError, AttributeError) as exc:  # AttributeError: keys or values that are not text
         raise BadRequest(f"headers: {exc}") from exc

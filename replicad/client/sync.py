@@ -14,6 +14,7 @@ from typing import Self, TypeVar
 from replicad.client.aio import AsyncClient, RecordBatches
 from replicad.client.bulk import FRAMES_UNDER_WAY, bulk_error
 from replicad.client.cutting import BulkMessage, cut_frames
+from replicad.client.encryption import Encryption
 from replicad.client.ids import PROCESS_IDS
 from replicad.client.types import Outcome, Posted, Record, Status
 from replicad.errors import ServiceError, Unavailable
@@ -40,6 +41,7 @@ class Client:
         ca: str | None = None,
         certificate: str | None = None,
         key: str | None = None,
+        encryption: Encryption | None = None,
     ) -> None:
         self._client = AsyncClient(
             addresses,
@@ -49,6 +51,7 @@ class Client:
             ca=ca,
             certificate=certificate,
             key=key,
+            encryption=encryption,
         )
         self._loop = asyncio.new_event_loop()
         self._lock = threading.Lock()  # between starting something in the loop and stopping it

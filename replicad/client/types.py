@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from replicad.wire.types import Record
 
-__all__ = ["NewMessage", "NodeStatus", "Outcome", "Posted", "Record", "Status"]
+__all__ = ["NewMessage", "NodeKey", "NodeStatus", "Outcome", "Posted", "Record", "Status"]
 
 
 class NewMessage(NamedTuple):
@@ -38,6 +38,13 @@ class Outcome(NamedTuple):
     nodes: int  # voters known to have it on disk; a worker knows only of itself
 
 
+class NodeKey(NamedTuple):
+    """A public key of a node."""
+
+    key_id: str  # hex
+    until: int | None  # it may sign batches that end at or below this offset; None: any
+
+
 class NodeStatus(NamedTuple):
     """One node of the config, as the node that was asked sees it."""
 
@@ -48,6 +55,7 @@ class NodeStatus(NamedTuple):
     size: int  # records on disk there, as last answered
     lag: int  # records behind the master
     detail: str  # the last reason it was refused or lost
+    keys: tuple[NodeKey, ...] = ()  # its public keys, as the node that was asked has them in its config, newest first
 
 
 class Status(NamedTuple):
@@ -69,4 +77,7 @@ class Status(NamedTuple):
     nodes: tuple[NodeStatus, ...]
     commit_quorum: int
     detail: str  # why it is in that state, for a person
+    key_id: str = (
+        ""  # of the key that signs whatever is not on its disk yet, in hex; "" from a node of an earlier release
+    )
     certificate_expires_ms: int = 0  # when its certificate, or what that rests on, ends; 0 without TLS

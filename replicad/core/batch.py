@@ -54,6 +54,19 @@ def signed_statement(
     )
 
 
+def statement_of(batch: Batch, *, cluster: str) -> bytes:
+    """The bytes that ``batch.signature`` is to be over."""
+    return signed_statement(
+        cluster=cluster,
+        signer=batch.signer,
+        epoch=batch.epoch,
+        first_offset=batch.first_offset,
+        count=batch.count,
+        time_ms=batch.time_ms,
+        root=batch.root,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Tile:
     """Up to 256 consecutive node hashes of one tree level that is a multiple of 8, as in C2SP tlog-tiles.

@@ -5,11 +5,11 @@ Owns the order of the checks and their reasons. Changes nothing: the caller's tr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from hashlib import sha256
-from typing import Protocol
 
-from replicad.core.batch import Append, Batch, signed_statement
+from replicad.core.batch import Append, Batch, statement_of
+from replicad.core.keyring import Keyring
 from replicad.core.record import (
     LEAF_HEAD,
     LEAF_PLACE,
@@ -22,47 +22,27 @@ from replicad.core.tree import Tree, leaf_hashes
 from replicad.errors import PeerError
 
 
-class Verifier(Protocol):
-    """A node's public key."""
-
-    def verify(self, signature: bytes, statement: bytes) -> bool: ...
-
-
 def check_batch(
     batch: Batch,
     *,
     tree: Tree,
     last_epoch: int,
     cluster: str,
-    verifiers: Mapping[str, Verifier],
+    keyring: Keyring,
     decode: Callable[[bytes], Records],
 ) -> tuple[Append, Tree]:
     """The append that takes this batch in, and the tree after it; ``tree`` (before it) is not changed.
 
     In this order, cheapest refusal of what is forged first: 1. the place follows the log's end; 2. the epoch does not
-    fall; 3. the signer is a node and the signature is its; 4. every record's leaf, payload, headers; 5. the root.
-    Raises PeerError with the reason gap, epoch, signer, signature, malformed, leaf, payload, headers or root.
+    fall; 3. the signer is a node and the signature is by a key of its that may sign there; 4. every record's leaf,
+    payload, headers; 5. the root.
+    Raises PeerError with the reason gap, epoch, signer, signature, revoked, malformed, leaf, payload, headers or root.
     """
     if batch.first_offset != tree.size:
         raise PeerError("gap", f"batch begins at offset {batch.first_offset}, the log ends at {tree.size}")
     if batch.epoch < last_epoch or batch.epoch < 1:
         raise PeerError("epoch", f"batch of epoch {batch.epoch} after a record of epoch {last_epoch}")
-    verifier = verifiers.get(batch.signer)
-    if verifier is None:
-        raise PeerError("signer", f"batch at {batch.first_offset} is signed by {batch.signer!r}, no node of the config")
-    statement = signed_statement(
-        cluster=cluster,
-        signer=batch.signer,
-        epoch=batch.epoch,
-        first_offset=batch.first_offset,
-        count=batch.count,
-        time_ms=batch.time_ms,
-        root=batch.root,
-    )
-    if not verifier.verify(batch.signature, statement):
-        raise PeerError(
-            "signature", f"signature of {batch.signer} on the batch at {batch.first_offset} does not verify"
-        )
+    keyring.check(batch, statement_of(batch, cluster=cluster))
     records = decode(batch.body)
     ids = check_records(batch, records)
     if records.headers and not any(records.headers):

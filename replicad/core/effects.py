@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 from replicad.core.batch import Append, Batch
 from replicad.core.frames import MasterFrame, WorkerFrame
+from replicad.core.keyring import Keyring
 from replicad.core.record import Messages
+from replicad.core.seal import Sealer
 from replicad.core.settings import Settings
 from replicad.core.tree import Tree
 from replicad.errors import ServiceError
@@ -282,9 +284,14 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Reconfigured:
-    """Other limits and timeouts hold from now on; the cluster and its nodes are the same."""
+    """Other limits, timeouts and keys hold from now on; the cluster and its nodes are the same.
+
+    1. The key of ``sealer`` is one that ``keyring`` believes at any offset.
+    """
 
     settings: Settings
+    keyring: Keyring
+    sealer: Sealer | None = None  # None: a master goes on with the one that it has
 
 
 Event = (

@@ -11,10 +11,10 @@ become the next batch (group commit); a batch goes to disk and to the workers at
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from replicad.core.batch import Append, Batch
-from replicad.core.check import Verifier, check_batch
+from replicad.core.check import check_batch
 from replicad.core.effects import (
     Answer,
     BatchesRead,
@@ -45,6 +45,7 @@ from replicad.core.effects import (
     Truncated,
 )
 from replicad.core.frames import Ack, Aligned, Hello, Refused, RootAnswer, Supply, Welcome, WorkerFrame
+from replicad.core.keyring import Keyring
 from replicad.core.opening import Opening
 from replicad.core.ownlog import OwnLog
 from replicad.core.posts import Posts
@@ -68,7 +69,7 @@ class Master:
         start: StoreState,
         *,
         sealer: Sealer,
-        verifiers: Mapping[str, Verifier],
+        keyring: Keyring,
         decode: Callable[[bytes], Records],
     ) -> None:
         self.settings = settings
@@ -83,7 +84,7 @@ class Master:
             waiting_frames=settings.waiting_frames,
         )
         self.workers = {name: Progress(name, settings.window_bytes, settings.read_bytes) for name in settings.workers}
-        self._sealer, self._verifiers, self._decode = sealer, verifiers, decode
+        self._sealer, self._keyring, self._decode = sealer, keyring, decode
         self._opening: Opening | None = None
         self._epoch_promised = False
         self._epoch_start = -1  # offset of the epoch's first record, once there is one
@@ -266,7 +267,7 @@ class Master:
             tree=tree,
             last_epoch=last_epoch,
             cluster=self.settings.cluster,
-            verifiers=self._verifiers,
+            keyring=self._keyring,
             decode=self._decode,
         )
         if batch.epoch >= self.epoch:
@@ -493,7 +494,9 @@ class Master:
 
     def _reconfigured(self, event: Reconfigured) -> list[Effect]:
         invariant(event.settings.workers == self.settings.workers, "the nodes changed without a restart")
-        self.settings = event.settings
+        self.settings, self._keyring = event.settings, event.keyring
+        if event.sealer is not None:
+            self._sealer = event.sealer  # from the next batch on; what is sealed goes out as it was signed
         self.posts.waiting_frames = event.settings.waiting_frames
         for worker in self.workers.values():
             worker.window_bytes, worker.read_bytes = event.settings.window_bytes, event.settings.read_bytes

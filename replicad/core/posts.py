@@ -17,7 +17,7 @@ from hashlib import sha256
 from replicad.core.concern import Waiting
 from replicad.core.duplicates import RecentIds
 from replicad.core.effects import Answer, Content, Effect, FindIds, FrameResult, ReadContent, Run, Submit
-from replicad.core.record import LEAF_HEAD, NO_HEADERS, Messages
+from replicad.core.record import LEAF_HEAD, NO_HEADERS, Messages, says_encrypted
 from replicad.core.seal import Part
 from replicad.errors import IdConflict, OutcomeUnknown, RateLimited, ServiceError, WriteConcernTimeout
 
@@ -118,7 +118,7 @@ class Posts:
         for index, message_id in enumerate(messages.ids):
             offset = self._offset(frame, message_id)
             if offset is not None:
-                same = _same_content(messages, index, frame.contents[offset])
+                same = _same_content(messages, index, frame.contents[offset], author=frame.submit.author)
             elif message_id in first:
                 earlier, offset = first[message_id]
                 same = _same(messages, index, earlier)
@@ -299,14 +299,25 @@ def _pick(messages: Messages, indexes: Sequence[int]) -> Messages:
 
 
 def _same(messages: Messages, index: int, other: int) -> bool:
-    if messages.payloads[index] != messages.payloads[other]:
+    headers = messages.headers
+    if headers and headers[index] != headers[other]:
         return False
-    return not messages.headers or messages.headers[index] == messages.headers[other]
+    payload, other_payload = messages.payloads[index], messages.payloads[other]
+    if payload == other_payload:
+        return True
+    return len(payload) == len(other_payload) and bool(headers) and says_encrypted(headers[index])
 
 
-def _same_content(messages: Messages, index: int, content: Content) -> bool:
-    """Whether a message is the one a leaf was made of: payload and headers. Who posts the retry does not matter."""
-    fields = LEAF_HEAD.unpack_from(content.leaf)
+def _same_content(messages: Messages, index: int, content: Content, *, author: str) -> bool:
+    """Whether a message is the one a leaf was made of: payload and headers. Who posts the retry does not matter.
+
+    A retry may have been encrypted anew. Then its headers, which hold the message's content tag, tell that it is the
+    same; but only to who posted the first: others can copy a tag, and must not be able to stand in for its owner.
+    """
+    _, _, _, _, length, digest, headers_digest, id_length, _ = LEAF_HEAD.unpack_from(content.leaf)
     payload, headers = messages.payloads[index], messages.headers[index] if messages.headers else NO_HEADERS
-    content_of_message = (len(payload), sha256(content.salt + payload).digest(), sha256(headers).digest())
-    return content_of_message == tuple(fields[4:7])
+    if len(payload) != length or sha256(headers).digest() != headers_digest:
+        return False
+    if sha256(content.salt + payload).digest() == digest:
+        return True
+    return says_encrypted(headers) and content.leaf[LEAF_HEAD.size + id_length :] == author.encode()

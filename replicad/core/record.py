@@ -1,7 +1,7 @@
 """Messages, records and their leaves: the bytes that the tree is built over.
 
-Owns the leaf encoding (version 1) and the canonical encoding of headers. Must not know how records are batched,
-stored or sent.
+Owns the leaf encoding (version 1), the canonical encoding of headers, and which ids and headers are the log's own. Must
+not know how records are batched, stored or sent.
 
 A leaf, big-endian: version u8, epoch u64, offset u64, time u64 (ms since 1970 UTC), payload length u32,
 SHA-256(salt || payload), SHA-256(headers), id length u8, author length u8, id, author. Leaf bytes are stored and sent
@@ -11,6 +11,7 @@ payload can be erased later without breaking a proof.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,14 @@ NO_HEADERS_DIGEST = sha256(NO_HEADERS).digest()
 
 #: Ids that begin so are the log's own (an epoch's first record); a post with one is refused.
 RESERVED_ID_PREFIX = "replicad:"
+
+#: Header keys that begin so are the log's own; the only one that a message may have is the next.
+RESERVED_HEADER_PREFIX = "replicad:"
+#: Says that the payload is ciphertext, and of which message: "fernet:" and the content tag (docs/formats.md).
+ENCRYPTION_HEADER = "replicad:encrypted"
+_ENCRYPTION_VALUE = re.compile(r"fernet:[A-Za-z0-9_-]{43}")
+_RESERVED_HEADER_BYTES = RESERVED_HEADER_PREFIX.encode()
+_ENCRYPTION_HEADER_BYTES = ENCRYPTION_HEADER.encode()
 
 
 class Leaf(NamedTuple):
@@ -116,6 +125,34 @@ def decode_headers(encoded: bytes) -> dict[str, str]:
     if len(headers) > MAX_HEADERS:
         raise ValueError(f"{len(headers)} headers, at most {MAX_HEADERS} are allowed")
     return headers
+
+
+def check_encoded_headers(encoded: bytes) -> None:
+    """ValueError unless these are headers that a message may be posted with: canonically encoded, none reserved but a
+    well-formed ENCRYPTION_HEADER."""
+    headers = decode_headers(encoded)
+    if _RESERVED_HEADER_BYTES not in encoded:
+        return
+    for key, value in headers.items():
+        if key == ENCRYPTION_HEADER:
+            if _ENCRYPTION_VALUE.fullmatch(value) is None:
+                raise ValueError(
+                    f"header {ENCRYPTION_HEADER!r} is not 'fernet:' and a content tag; leave it to the client library"
+                )
+        elif (fault := header_key_fault(key)) is not None:
+            raise ValueError(fault)
+
+
+def header_key_fault(key: str) -> str | None:
+    """Why nobody may set a header with this key, or None when anybody may."""
+    if not key.startswith(RESERVED_HEADER_PREFIX):
+        return None
+    return f"header {key[:32]!r} begins with {RESERVED_HEADER_PREFIX!r}, which is reserved for the log; rename it"
+
+
+def says_encrypted(encoded_headers: bytes) -> bool:
+    """Whether these headers, canonically encoded, have the one that says that the payload is ciphertext."""
+    return _ENCRYPTION_HEADER_BYTES in encoded_headers and ENCRYPTION_HEADER in decode_headers(encoded_headers)
 
 
 def id_fault(message_id: str) -> str | None:

@@ -12,9 +12,9 @@ performs the effects, in their written order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from replicad.core.check import Verifier, check_batch
+from replicad.core.check import check_batch
 from replicad.core.effects import (
     BatchesRead,
     Effect,
@@ -54,6 +54,7 @@ from replicad.core.frames import (
     Supply,
     Welcome,
 )
+from replicad.core.keyring import Keyring
 from replicad.core.ownlog import OwnLog
 from replicad.core.record import Records
 from replicad.core.settings import Settings
@@ -71,7 +72,7 @@ class Worker:
         settings: Settings,
         start: StoreState,
         *,
-        verifiers: Mapping[str, Verifier],
+        keyring: Keyring,
         decode: Callable[[bytes], Records],
     ) -> None:
         self.settings = settings
@@ -80,7 +81,7 @@ class Worker:
         self.epoch, self.master = start.promised_epoch, start.promised_to
         self.log = OwnLog.restore(start, _CACHE_BYTES)
         self.refused_batches = 0
-        self._verifiers, self._decode = verifiers, decode
+        self._keyring, self._decode = keyring, decode
         self._session: str | None = None  # the stream of the master that is followed
         self._greeted = False  # Welcome was sent in this session
         self._promised = start.promised_epoch  # on disk
@@ -222,7 +223,7 @@ class Worker:
         return [Hangup(self._session, reason), *self._peer_down(PeerDown(self._session, reason))]
 
     def _reconfigured(self, event: Reconfigured) -> list[Effect]:
-        self.settings = event.settings
+        self.settings, self._keyring = event.settings, event.keyring
         return []
 
     # --- the master's questions --------------------------------------------------------------------
@@ -297,7 +298,7 @@ class Worker:
             tree=self.log.tree,
             last_epoch=self.log.last_epoch,
             cluster=self.settings.cluster,
-            verifiers=self._verifiers,
+            keyring=self._keyring,
             decode=self._decode,
         )
         self._agreed_epoch = self.epoch

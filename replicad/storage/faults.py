@@ -32,6 +32,8 @@ _NOT_OURS = {
     sqlite3.SQLITE_LOCKED,
 }
 
+_NOT_UTF8 = "Could not decode to UTF-8"  # what Python's module says of a stored text, with no code
+
 _PRIMARY = 0xFF  # the low byte of an extended result code, https://www.sqlite.org/rescode.html
 
 
@@ -41,7 +43,7 @@ def from_sqlite(exc: sqlite3.Error, doing: str) -> ReplicadError:
     code = getattr(exc, "sqlite_errorcode", None)
     text = f"{doing}: {exc}"
     if code is None:
-        return InvariantError(text)
+        return DamagedError(text) if str(exc).startswith(_NOT_UTF8) else InvariantError(text)
     primary = code & _PRIMARY
     # A full disk can show first when the shared index of the WAL grows; nothing that is kept is touched by that.
     if primary == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE:
@@ -84,6 +86,8 @@ def translated(doing: str) -> Iterator[None]:
         yield
     except sqlite3.Error as exc:
         raise from_sqlite(exc, doing) from exc
+    except UnicodeDecodeError as exc:  # Python met it in a message of SQLite's, which quotes from a damaged schema
+        raise DamagedError(f"{doing}: the file holds text that is not UTF-8") from exc
     except OverflowError as exc:  # SQLite's integers end at 2**63 - 1
         raise InvariantError(f"{doing}: {exc}") from exc
     except OSError as exc:

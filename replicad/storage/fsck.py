@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from replicad.core.batch import Append, Batch, Tile
-from replicad.core.check import Verifier, check_batch, check_records
+from replicad.core.check import check_batch, check_records
+from replicad.core.keyring import Keyring
 from replicad.core.record import Records
 from replicad.core.tree import HASH_BYTES, TILE_HEIGHT, TILE_WIDTH, Tree
 from replicad.errors import DataFolderError, PeerError, StorageError
@@ -23,7 +24,7 @@ from replicad.storage import schema
 from replicad.storage.edge import first_offset_of, partial_tiles
 from replicad.storage.faults import opening, translated
 from replicad.storage.lock import FolderLock
-from replicad.storage.reader import batches_from, stored_tile
+from replicad.storage.reader import batches_from, stored_tile, typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ def verify_folder(
     data_dir: Path,
     *,
     cluster: str,
-    verifiers: Mapping[str, Verifier],
+    keyring: Keyring,
     decode_records: Callable[[bytes], Records],
 ) -> Report:
     """Verify every record, root and signature in a folder of ``cluster``, and what is derived from them.
@@ -87,7 +88,7 @@ def verify_folder(
     lock = FolderLock(data_dir, shared=True)
     try:
         with _opened(path) as connection:
-            audit = _Audit(connection, path, cluster, verifiers, decode_records)
+            audit = _Audit(connection, path, cluster, keyring, decode_records)
             try:
                 with translated(f"read {path}"):
                     audit.run()
@@ -133,11 +134,11 @@ class _Audit:
         connection: sqlite3.Connection,
         path: Path,
         cluster: str,
-        verifiers: Mapping[str, Verifier],
+        keyring: Keyring,
         decode_records: Callable[[bytes], Records],
     ) -> None:
         self._connection = connection
-        self._verifiers = verifiers
+        self._keyring = keyring
         self._decode = decode_records
         self.tree = Tree()
         self._batches = self._epochs = self._last_epoch = 0
@@ -185,7 +186,7 @@ class _Audit:
         rows = self._connection.execute("SELECT promised_epoch, commit_size FROM state").fetchall()
         if len(rows) != 1:
             raise _FaultError(None, f"state has {len(rows)} rows, not one")
-        promised_epoch, self._commit_size = rows[0]
+        promised_epoch, self._commit_size = typed(rows[0], (int, int), "state")
         return int(promised_epoch)
 
     def _check_batch(self, batch: Batch) -> None:
@@ -197,7 +198,7 @@ class _Audit:
                 tree=self.tree,
                 last_epoch=self._last_epoch,
                 cluster=self._cluster,
-                verifiers=self._verifiers,
+                keyring=self._keyring,
                 decode=self._decode,
             )
         except PeerError as exc:

@@ -17,13 +17,13 @@ import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
 from typing import IO
 
 from replicad.core.batch import Batch
-from replicad.errors import DamagedError, invariant
+from replicad.errors import DamagedError, PeerError, invariant
 from replicad.storage.faults import from_os
 from replicad.storage.lock import sync_folder
 
@@ -100,12 +100,26 @@ def read_manifests(data_dir: Path) -> list[Manifest]:
     try:
         for path in sorted(folder.glob("*" + _MANIFEST)):
             try:
-                manifests.append(Manifest(**json.loads(path.read_text(encoding="utf-8"))))
-            except (ValueError, TypeError) as exc:
+                manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+            except (ValueError, TypeError, RecursionError) as exc:
                 raise DamagedError(f"{path} is not a manifest: {exc}") from exc
+            manifests.append(_checked(manifest, path))
     except OSError as exc:
         raise from_os(exc, f"read {folder}") from exc
     return sorted(manifests, key=lambda manifest: (manifest.first_offset, manifest.file))
+
+
+def _checked(manifest: Manifest, path: Path) -> Manifest:
+    """Refuse fields of other types, and a file anywhere else: it would be opened."""
+    for field in fields(Manifest):
+        value = getattr(manifest, field.name)
+        if type(value).__name__ != field.type:
+            raise DamagedError(f"{path} is not a manifest: {field.name} is {type(value).__name__}, not {field.type}")
+    if manifest.file != path.name.removesuffix(_MANIFEST) + _BATCHES:
+        raise DamagedError(f"{path} is the manifest of another file")
+    if not 0 <= manifest.first_offset < manifest.end:
+        raise DamagedError(f"{path} says offsets {manifest.first_offset} to {manifest.end}")
+    return manifest
 
 
 def read_quarantine(data_dir: Path, manifest: Manifest, *, decode: Callable[[bytes], Batch]) -> Iterator[Batch]:
@@ -125,7 +139,12 @@ def read_quarantine(data_dir: Path, manifest: Manifest, *, decode: Callable[[byt
             if file.read(len(MAGIC)) != MAGIC:
                 raise DamagedError(f"{path} does not begin as a file of quarantined batches")
             while head := file.read(_LENGTH.size):
-                yield decode(_read_exactly(file, head, path))
+                encoded = _read_exactly(file, head, path)
+                try:
+                    batch = decode(encoded)
+                except PeerError as exc:
+                    raise DamagedError(f"{path} holds what is no batch: {exc}") from exc
+                yield batch
     except OSError as exc:
         raise from_os(exc, f"read {path}") from exc
 

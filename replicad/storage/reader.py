@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from replicad.core.batch import Batch
 from replicad.core.record import RESERVED_ID_PREFIX, Records
@@ -27,6 +27,7 @@ NO_END = (1 << 63) - 1  # the largest integer of SQLite
 
 #: The columns of a batch, in the order of Batch's fields but for the first two.
 _COLUMNS = "epoch, first_offset, count, time_ms, root, signer, signature, body"
+_COLUMN_TYPES = (int, int, int, int, bytes, str, bytes, bytes)
 
 # The batch that holds an offset is the last one that begins at or below it.
 _BATCHES_FROM = f"""SELECT {_COLUMNS} FROM batches
@@ -55,6 +56,15 @@ _RESERVED = {
 _END = """SELECT first_offset + count, epoch, root FROM batches ORDER BY first_offset DESC LIMIT 1"""
 
 
+def typed(row: tuple[Any, ...], types: tuple[type, ...], table: str) -> tuple[Any, ...]:
+    """The row, if its values are of these types. Raises DamagedError: SQLite looks at types when it writes, and hands
+    out whatever a damaged file says."""
+    if tuple(map(type, row)) != types:
+        names = ", ".join(type(value).__name__ for value in row)
+        raise DamagedError(f"the table {table} has a row of ({names}): the file is damaged")
+    return row
+
+
 class LogEnd(NamedTuple):
     """Where the log ends, as its last batch says."""
 
@@ -67,7 +77,7 @@ def batches_from(connection: sqlite3.Connection, start: int, *, until: int = NO_
     """The batches from the one that holds ``start``, below ``until``, read as they are asked for."""
     with closing(connection.execute(_BATCHES_FROM, {"start": start, "until": until})) as rows:
         for row in rows:
-            batch = Batch(*row)
+            batch = Batch(*typed(row, _COLUMN_TYPES, "batches"))
             if batch.end > start:  # else the first row is the log's last batch, and `start` is beyond it
                 yield batch
 
@@ -75,18 +85,18 @@ def batches_from(connection: sqlite3.Connection, start: int, *, until: int = NO_
 def log_end(connection: sqlite3.Connection) -> LogEnd | None:
     """The end of the log; None when it is empty. Reads no body."""
     row = connection.execute(_END).fetchone()
-    return LogEnd(*row) if row else None
+    return LogEnd(*typed(row, (int, int, bytes), "batches")) if row else None
 
 
 def greatest_id(connection: sqlite3.Connection) -> str:
     """The greatest id in string order that is not the log's own; "" for none."""
-    found: str = connection.execute(_GREATEST_ID, _RESERVED).fetchone()[0]
+    found: str = typed(connection.execute(_GREATEST_ID, _RESERVED).fetchone(), (str,), "ids")[0]
     return found
 
 
 def stored_tile(connection: sqlite3.Connection, level: int, index: int) -> bytes | None:
     row = connection.execute(_TILE, (level, index)).fetchone()
-    return row[0] if row else None
+    return typed(row, (bytes,), "tiles")[0] if row else None
 
 
 def decode_body(batch: Batch, decode_records: DecodeRecords) -> Records:
@@ -201,6 +211,7 @@ class Reader:
     def find_ids(self, ids: Sequence[str]) -> dict[str, int]:
         with self._connection() as connection:
             found: dict[str, int] = json.loads(connection.execute(_FIND_IDS, (json.dumps(ids),)).fetchone()[0])
+            typed(tuple(found.values()), (int,) * len(found), "ids")
             return found
 
     def tile(self, level: int, index: int) -> bytes | None:

@@ -209,7 +209,7 @@ def _create(connection: sqlite3.Connection, *, cluster: str, node: str) -> None:
 
 
 def read_meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
-    """The rows of meta, the schema's version checked first. Raises DataFolderError."""
+    """The rows of meta, the schema's version checked first. Raises DataFolderError, DamagedError."""
     try:
         meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
     except sqlite3.OperationalError as exc:
@@ -217,6 +217,8 @@ def read_meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
         raise DataFolderError(f"{path} is not a log of replicad: {exc}; correct data_dir") from fault
     except sqlite3.Error as exc:
         raise from_sqlite(exc, f"open {path}") from exc
+    if not all(isinstance(text, str) for row in meta.items() for text in row):
+        raise DamagedError(f"{path}: the table meta holds what is no text: the file is damaged")
     found = meta.get("schema_version")
     if found != str(SCHEMA_VERSION):
         raise DataFolderError(

@@ -35,6 +35,7 @@ from replicad.storage.reader import (
     log_end,
     read_tree,
     stored_tile,
+    typed,
 )
 from replicad.storage.wal import WalIndex
 
@@ -98,6 +99,7 @@ class SqliteStore:
             raise
 
     def _begin(self) -> None:
+        schema.check_schema(self._writer)  # or its damage would look like a bug of ours, statement by statement
         self._writer.execute(_APPEND_VIEW)
         self._writer.execute(_APPEND_TRIGGER)
         end = log_end(self._writer)
@@ -106,8 +108,8 @@ class SqliteStore:
         row = self._writer.execute("SELECT promised_epoch, promised_to, commit_size FROM state").fetchone()
         if row is None:
             raise DamagedError(f"{self._path} has lost its state")
-        self._promised_epoch, self._promised_to, self._commit_size = row
-        if self._commit_size > self._size:
+        self._promised_epoch, self._promised_to, self._commit_size = typed(row, (int, str, int), "state")
+        if not 0 <= self._commit_size <= self._size:
             raise DamagedError(f"{self._path} ends at {self._size}, below its commit size {self._commit_size}")
         schema.grow_wal(self._writer, self._path)
         self._wal = WalIndex(self._path)

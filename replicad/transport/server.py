@@ -36,17 +36,18 @@ RECORD_OVERHEAD_BYTES = 600  # leaf, salt and framing of one record, at the long
 class Server:
     """1. ``start`` returns when the port takes calls, or raises OperatorError."""
 
-    def __init__(self, config: Config, runtime: Runtime, *, log: Logger, tls: NodeTls | None = None) -> None:
+    def __init__(
+        self, config: Config, runtime: Runtime, *, key_id: Callable[[], str], log: Logger, tls: NodeTls | None = None
+    ) -> None:
+        """``key_id`` tells which key signs all that is not on disk yet."""
         self._config, self._runtime, self._log, self._tls = config, runtime, log, tls
         for logger in ("grpc._cython.cygrpc", "asyncio"):  # the latter hears of it from older releases of gRPC
             logging.getLogger(logger).addFilter(_is_news)
         self.health = Health()
         self.posting = Posting(runtime, config)
         expires_ms = (lambda: tls.identity.expires_ms) if tls else (lambda: 0)
-        self._reading, self._status = (
-            Reading(runtime, config),
-            Status(runtime, config, certificate_expires_ms=expires_ms),
-        )
+        self._reading = Reading(runtime, config)
+        self._status = Status(runtime, config, key_id=key_id, certificate_expires_ms=expires_ms)
         limits = config.limits
         self._gate = Gate(
             token=config.auth_token,

@@ -16,6 +16,7 @@ from replicad.config import Config
 from replicad.core.master import Master
 from replicad.core.record import MAX_ID_BYTES, parse_leaf
 from replicad.errors import BadRequest, NotFound, Unavailable
+from replicad.nodekeys import keys_of
 from replicad.runtime import Runtime, read_contents
 from replicad.transport.addresses import address_for_caller, address_of
 from replicad.transport.calls import parse_request
@@ -27,10 +28,15 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 class Status:
     def __init__(
-        self, runtime: Runtime, config: Config, *, certificate_expires_ms: Callable[[], int] = lambda: 0
+        self,
+        runtime: Runtime,
+        config: Config,
+        *,
+        key_id: Callable[[], str],
+        certificate_expires_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         """``certificate_expires_ms`` is when this node's certificate ends; 0 without TLS."""
-        self._runtime, self._config = runtime, config
+        self._runtime, self._config, self._key_id = runtime, config, key_id
         self._certificate_expires_ms = certificate_expires_ms
         self._started = time.monotonic()
 
@@ -67,6 +73,7 @@ class Status:
             nodes=self._nodes(),
             commit_quorum=config.commit_quorum,
             detail=machine.detail,
+            key_id=self._key_id(),
             certificate_expires_ms=self._certificate_expires_ms(),
         ).SerializeToString()
 
@@ -74,7 +81,9 @@ class Status:
         machine, config = self._runtime.machine, self._config
         nodes = []
         for node in config.nodes:
-            seen = pb.NodeStatus(name=node.name, address=address_for_caller(node), role="worker", health="unknown")
+            keys = [pb.NodeKey(key_id=key.key_id, until=key.until) for key in keys_of(node)]
+            address = address_for_caller(node)
+            seen = pb.NodeStatus(name=node.name, address=address, role="worker", health="unknown", keys=keys)
             if node.name == config.node:
                 seen.role, seen.health, seen.size = config.role, "self", machine.log.stored_size
             elif isinstance(machine, Master):

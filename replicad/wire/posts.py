@@ -12,7 +12,7 @@ from replicad.core.record import (
     MAX_ID_BYTES,
     RESERVED_ID_PREFIX,
     Messages,
-    decode_headers,
+    check_encoded_headers,
     encode_headers,
     id_fault,
 )
@@ -180,6 +180,6 @@ def _check_ids(ids: Sequence[str]) -> None:
 def _check_headers(headers: Sequence[bytes]) -> None:
     for each in set(headers):
         try:
-            decode_headers(each)
+            check_encoded_headers(each)
         except ValueError as exc:
             raise BadRequest(f"message {headers.index(each)}: {exc}; see docs/formats.md") from exc

@@ -8,16 +8,17 @@ of the cost. Must not know who asked or where the bodies come from.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from itertools import chain, repeat
 from types import MappingProxyType
 from typing import cast
 
-from replicad.core.record import LEAF_HEAD, SALT_BYTES, Records, decode_headers, parse_leaf
+from replicad.core.record import ENCRYPTION_HEADER, LEAF_HEAD, SALT_BYTES, Records, decode_headers, parse_leaf
 from replicad.errors import PeerError
 from replicad.wire.parsing import malformed, parse_peer
-from replicad.wire.splice import bytes_field, integer_field
+from replicad.wire.splice import bytes_field, field_bytes, integer_field
 from replicad.wire.types import Record
 from replicad.wire.v1 import log_pb2
 
@@ -41,7 +42,11 @@ def encode_records(records: Records) -> bytes:
 
 
 def decode_records(body: bytes) -> Records:
-    """The inverse of :func:`encode_records`; leaves are not looked into. Raises PeerError("malformed")."""
+    """The inverse of :func:`encode_records`; leaves are not looked into. Raises PeerError("malformed").
+
+    A body has the one length that its records give it. The signed root says nothing of bytes that belong to no record
+    (a field that we do not know, one that stands twice), so somebody on the way could add any number of them.
+    """
     message = parse_peer(log_pb2.Records, body)
     leaves, payloads, headers = message.leaves[:], message.payloads[:], message.headers[:]
     salts = message.salts
@@ -50,7 +55,18 @@ def decode_records(body: bytes) -> Records:
         raise malformed(
             f"{count} leaves with {len(payloads)} payloads, {len(salts)} bytes of salts and {len(headers)} headers"
         )
+    length = sum(map(_list_bytes, (leaves, payloads, headers))) + (field_bytes(len(salts)) if salts else 0)
+    if len(body) != length:
+        raise malformed(f"a body of {len(body)} bytes, its records take {length}")
     return Records(leaves, salts, payloads, headers)
+
+
+def _list_bytes(values: Sequence[bytes]) -> int:
+    """What a field that stands once for each of these takes."""
+    lengths = set(map(len, values))
+    if len(lengths) == 1:  # what most batches have: half the cost of counting
+        return len(values) * field_bytes(lengths.pop())
+    return sum(count * field_bytes(length) for length, count in Counter(map(len, values)).items())
 
 
 def encode_list_response(commit_size: int, bodies: Sequence[bytes]) -> bytes:
@@ -90,8 +106,11 @@ def _records_of(body: log_pb2.Records, commit_size: int) -> list[Record]:
         committed: Iterable[bool] = [offset < commit_size for offset in offsets]
     else:
         committed = repeat(end <= commit_size)
-    headers = _headers_of(body.headers[:])
-    columns = zip(offsets, epochs, times, ids, authors, headers, payloads, committed, strict=False)
+    headers, encrypted = _headers_of(body.headers[:])
+    not_decrypted = repeat(False)
+    columns = zip(
+        offsets, epochs, times, ids, authors, headers, payloads, committed, encrypted, not_decrypted, strict=False
+    )
     return list(map(_make_record, columns))
 
 
@@ -136,8 +155,10 @@ def _columns_of_any(leaves: Sequence[bytes]) -> _Columns:
     )
 
 
-def _headers_of(encoded: Sequence[bytes]) -> Iterable[Mapping[str, str]]:
+def _headers_of(encoded: Sequence[bytes]) -> tuple[Iterable[Mapping[str, str]], Iterable[bool]]:
+    """The headers of each record, and whether they say that its payload is encrypted."""
     if not encoded:
-        return repeat(_NO_HEADERS)
+        return repeat(_NO_HEADERS), repeat(False)
     decoded = {each: MappingProxyType(decode_headers(each)) for each in set(encoded)}
-    return map(decoded.__getitem__, encoded)
+    headers = [decoded[each] for each in encoded]
+    return headers, [ENCRYPTION_HEADER in each for each in headers]

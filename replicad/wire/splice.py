@@ -22,6 +22,11 @@ def varint(value: int) -> bytes:
     return bytes(encoded)
 
 
+def field_bytes(length: int) -> int:
+    """What a field of that many bytes takes, its tag and length included, where its number is below 16."""
+    return 1 + max(1, (length.bit_length() + 6) // 7) + length
+
+
 def integer_field(number: int, value: int) -> list[bytes]:
     """A uint32 or uint64 field, as parts to join."""
     return [varint(number << 3 | _VARINT), varint(value)]

@@ -45,7 +45,7 @@ class PostFrameResult:
 
 
 class Record(NamedTuple):
-    """A record as it stands in the log."""
+    """A record as it stands in the log, or, where the client's encryption has a key that fits, as it was posted."""
 
     offset: int
     epoch: int
@@ -55,10 +55,16 @@ class Record(NamedTuple):
     headers: Mapping[str, str]
     payload: bytes
     committed: bool  # False only at level local: it may yet be retracted
+    encrypted: bool = False  # in the log it stands encrypted
+    decrypted: bool = (
+        False  # payload and headers are as they were before; else an encrypted one's payload is ciphertext
+    )
 
     @property
     def text(self) -> str | None:
-        """The payload as text where it is UTF-8, else None."""
+        """The payload as text where it is UTF-8, else None. Ciphertext is no text."""
+        if self.encrypted and not self.decrypted:
+            return None
         try:
             return self.payload.decode("utf-8")
         except UnicodeDecodeError:

@@ -66,6 +66,8 @@ def test_json_has_every_field(cli: CommandLine) -> None:
         "author": "token",
         "headers": {"kind": "greeting"},
         "committed": True,
+        "encrypted": False,
+        "decrypted": False,
         "payload": "Z3LDvMOfZQ==",
         "text": "grüße",
     }

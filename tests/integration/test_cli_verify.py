@@ -137,10 +137,25 @@ def test_a_key_that_is_none_is_named_and_not_shown(cli: CommandLine, copy: Path,
     assert not key or key not in error["message"]
 
 
-def test_two_keys_of_one_node_are_refused(cli: CommandLine, stopped: DevCluster, copy: Path, tmp_path: Path) -> None:
-    other = generate("node-1", tmp_path / "other.key")
-    error = cli.fails(3, "verify", str(copy), "--cluster", "dev", *keys_of(stopped), "--key", other)
-    assert "two different --key of node-1" in error["message"]
+def test_several_keys_of_a_node_are_taken_each_believed_as_far_as_it_says(
+    cli: CommandLine, stopped: DevCluster, copy: Path, tmp_path: Path
+) -> None:
+    newer, size = generate("node-1", tmp_path / "newer.key"), 3 * LINES + 1
+    master, *others = [line for line in keys_of(stopped) if line != "--key"]
+    keys = [word for line in (newer, *others) for word in ("--key", line)]
+    for until in ("", f"@{size}", f"@{size + 5}"):
+        out = cli.good("verify", str(copy), "--cluster", "dev", *keys, "--key", master + until).out
+        assert out.startswith("good: ")
+    for end in (0, 1, size - 1):
+        ran = cli.run("verify", str(copy), "--cluster", "dev", *keys, "--key", f"{master}@{end}", "--output", "json")
+        assert (ran.code, ran.objects[0]["ok"]) == (10, False)
+        assert ran.objects[0]["reason"].startswith("revoked: ")
+        assert ran.objects[0]["bad_offset"] <= end
+    error = cli.fails(3, "verify", str(copy), "--cluster", "dev", *keys, "--key", f"{newer}@5")
+    assert "--key number 4: that key of node-1 is given already, with another @" in error["message"]
+    for wrong in ("", "-1", "ten", "1e3"):
+        error = cli.fails(3, "verify", str(copy), "--cluster", "dev", "--key", f"{master}@{wrong}")
+        assert "--key number 1: what stands behind @ is " in error["message"]
 
 
 def test_a_config_that_is_wrong_is_told_with_its_lines(cli: CommandLine, copy: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from replicad.core.master import Master
 from replicad.core.seal import Sealer
 from replicad.dev import DevCluster, DevNode, free_ports
 from replicad.errors import Applied, ExitCode, OutcomeUnknown, Unavailable
+from replicad.nodekeys import keyring_of
 from replicad.notify import Notifier
 from replicad.storage.schema import DATABASE_NAME
 from replicad.storage.sqlite import SqliteStore
@@ -313,11 +314,16 @@ async def node_with_hanging_disk(folder: Path, *, hangs: bool = False) -> AsyncI
     if not hangs:
         store.disk_goes_on.set()
     sealer = Sealer(config.cluster, config.node, signer.sign, encode_records, os.urandom)
-    verifiers = {node.name: keys.parse_vkey(node.public_key) for node in config.nodes}
     settings = machine_settings(config)
-    machine = Master(settings, store.load(), sealer=sealer, verifiers=verifiers, decode=decode_records)
+    machine = Master(settings, store.load(), sealer=sealer, keyring=keyring_of(config.nodes), decode=decode_records)
     node = Node(
-        config, machine, store, Notifier(), config_file=str(made.master.config_file), reload_asked=asyncio.Event()
+        config,
+        machine,
+        store,
+        Notifier(),
+        signer=signer,
+        config_file=str(made.master.config_file),
+        reload_asked=asyncio.Event(),
     )
     running = asyncio.create_task(node.run())
     try:

@@ -119,8 +119,10 @@ async def test_an_error_says_what_about_tls_is_wrong(cluster: DevCluster, ca: Au
     node = cluster.nodes[1]
 
     async def said(address: str, *, ca: str = "", certificate: Path | None = None, key: Path | None = None) -> str:
-        files = {"certificate": str(certificate or ""), "key": str(key or "")}
-        async with AsyncClient(address, token=TOKEN, timeout_s=1, ca=ca, **files) as client:
+        certificate_file, key_file = (str(path or "") for path in (certificate, key))
+        async with AsyncClient(
+            address, token=TOKEN, timeout_s=1, ca=ca, certificate=certificate_file, key=key_file
+        ) as client:
             with pytest.raises(Unavailable) as caught:
                 await client.status()
         return caught.value.message

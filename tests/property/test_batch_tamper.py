@@ -20,7 +20,7 @@ from replicad.wire.codec import (
     encode_master_frame,
     encode_records,
 )
-from tests.support.builders import CLUSTER, LogBuilder, messages, verifiers
+from tests.support.builders import CLUSTER, LogBuilder, keyring, messages
 
 PLACES = st.integers(0, (1 << 63) - 1)
 BEFORE = 3  # records in the log before the batch under attack
@@ -44,7 +44,7 @@ ALL = st.sampled_from([PLAIN, WITH_HEADERS, SINGLE, SINGLE_WITH_HEADERS, SINGLE_
 
 def check(tree: Tree, batch: Batch, *, cluster: str = CLUSTER, last_epoch: int = 1) -> tuple[Append, Tree]:
     return check_batch(
-        batch, tree=tree, last_epoch=last_epoch, cluster=cluster, verifiers=verifiers(), decode=decode_records
+        batch, tree=tree, last_epoch=last_epoch, cluster=cluster, keyring=keyring(), decode=decode_records
     )
 
 

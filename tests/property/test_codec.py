@@ -171,6 +171,8 @@ def test_a_list_response_gives_each_record_as_its_leaf_says(batches: list[Record
                 headers,
                 records.payloads[index],
                 leaf.offset < commit_size,
+                "replicad:encrypted" in headers,
+                False,
             )
 
 

@@ -133,9 +133,8 @@ class TwoStores(RuleBasedStateMachine):
     @rule()
     def what_is_held_proves(self) -> None:
         self.sqlite.close()
-        verifiers = {NODE: self.log.key}
         report = verify_folder(
-            self.folder / "data", cluster=CLUSTER, verifiers=verifiers, decode_records=decode_records
+            self.folder / "data", cluster=CLUSTER, keyring=self.log.key.keyring, decode_records=decode_records
         )
         self.sqlite = self.open_sqlite()
         assert report.fault is None

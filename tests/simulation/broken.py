@@ -6,18 +6,19 @@ lasts; what is broken here must never be reachable from the product.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 from replicad.core import opening, posts, worker
 from replicad.core.batch import Append, Batch
-from replicad.core.check import Verifier, check_batch, check_records
+from replicad.core.check import check_records
 from replicad.core.common import CommonSize
 from replicad.core.duplicates import RecentIds
 from replicad.core.effects import Effect, Send
 from replicad.core.frames import Ack, Align, AppendBatch, Hello
+from replicad.core.keyring import Keyring, NodeKey, Verifier
 from replicad.core.master import Master
 from replicad.core.opening import Opening
 from replicad.core.ownlog import OwnLog
@@ -190,14 +191,32 @@ def logs_are_aligned_without_comparing_roots() -> list[Replacement]:
 
 @breakage(within_seeds=200)
 def a_worker_does_not_verify_signatures() -> list[Replacement]:
-    class Credulous:
-        def verify(self, signature: bytes, statement: bytes) -> bool:
-            return True
+    return [(Keyring, "check", lambda self, batch, statement: None)]
 
-    def check(batch: Batch, *, verifiers: Mapping[str, Verifier], **rest: Any) -> tuple[Append, Tree]:
-        return check_batch(batch, verifiers=dict.fromkeys(verifiers, Credulous()), **rest)
 
-    return [(worker, "check_batch", check)]
+@breakage(within_seeds=20, weather="new-keys")
+def a_worker_goes_on_with_the_keys_that_it_started_with() -> list[Replacement]:
+    return [(Worker, "_reconfigured", lambda self, event: [])]
+
+
+@breakage(within_seeds=20, weather="new-keys")
+def only_the_newest_key_of_a_node_is_believed() -> list[Replacement]:
+    original = Keyring.__init__
+
+    def init(self: Keyring, keys: Mapping[str, Sequence[NodeKey]]) -> None:
+        original(self, {name: each[:1] for name, each in keys.items()})
+
+    return [(Keyring, "__init__", init)]
+
+
+@breakage(within_seeds=20, weather="new-keys")
+def a_former_key_is_believed_for_one_record_less_than_it_signed() -> list[Replacement]:
+    original = NodeKey.__init__
+
+    def init(self: NodeKey, key_id: str, verifier: Verifier, until: int | None = None) -> None:
+        original(self, key_id, verifier, None if until is None else until - 1)
+
+    return [(NodeKey, "__init__", init)]
 
 
 @breakage(within_seeds=200)

@@ -13,8 +13,9 @@ from replicad.core.settings import Settings
 from replicad.core.start import StoreState
 from tests.simulation.history import History
 from tests.simulation.invariants import Checker
+from tests.simulation.keys import Keys
 from tests.simulation.network import Network
-from tests.simulation.node import Node, RememberingVerifier
+from tests.simulation.node import Node
 from tests.simulation.profile import Profile
 from tests.simulation.world import World
 
@@ -31,7 +32,8 @@ class Cluster:
         self.checker = Checker(world, self.history, voters=profile.nodes)
         self.network = Network(world, profile)
         names = [f"node-{number}" for number in range(1, profile.nodes + 1)]
-        self.verifiers = {name: RememberingVerifier(name) for name in names}
+        self.name = CLUSTER
+        self.keys = Keys(self, names)
         self.nodes = {name: Node(self, name) for name in names}
         self.disk_s = {name: self._disk_s() for name in names}
         self.appointed = names[0]
@@ -99,6 +101,7 @@ class Cluster:
     def repair(self, *, but: frozenset[str] = frozenset()) -> None:
         """What an operator does after the storm: every node runs in its role, with room on its disk; but some."""
         self.network.heal()
+        self.keys.finish()
         for stream in list(self.network.streams.values()):
             if not self.profile.honest:
                 stream.lose("the nasty network is over")

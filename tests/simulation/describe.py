@@ -5,7 +5,18 @@ from __future__ import annotations
 from dataclasses import fields, is_dataclass
 
 from replicad.core.batch import Append, Batch
-from replicad.core.effects import FrameResult, Note, Run, Send, StateChanged, StoreFailed, Submit, Tick, Truncated
+from replicad.core.effects import (
+    FrameResult,
+    Note,
+    Reconfigured,
+    Run,
+    Send,
+    StateChanged,
+    StoreFailed,
+    Submit,
+    Tick,
+    Truncated,
+)
 from replicad.core.record import Messages
 from replicad.core.tree import Tree
 
@@ -29,6 +40,8 @@ def describe(thing: object) -> str:
             return f"Submit(#{thing.ticket} w={thing.nodes} until {thing.deadline:.4f} {list(thing.messages.ids)})"
         case Messages():
             return str(list(thing.ids))
+        case Reconfigured():
+            return "Reconfigured"
         case Run():
             kind = "dup" if thing.duplicate else "new"
             return f"{kind} [{thing.first_index}+{thing.count}]@{thing.first_offset}"

@@ -21,6 +21,7 @@ class Storm:
         self._every(profile.full_every_s, self._fill_disk)
         self._every(profile.pause_every_s, self._pause)
         self._every(profile.jump_every_s, self._jump)
+        self._every(profile.rotate_every_s, cluster.keys.rotate)
         self._every(profile.move_every_s if profile.nodes > 1 else NEVER, self._move)
 
     def end(self) -> None:

@@ -8,11 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from functools import cache
-from hashlib import sha256
 from typing import TYPE_CHECKING
-
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from replicad.core.effects import (
     Answer,
@@ -28,6 +24,7 @@ from replicad.core.effects import (
     ReadBatches,
     ReadContent,
     ReadRoot,
+    Reconfigured,
     Send,
     StateChanged,
     StoreBatch,
@@ -41,7 +38,6 @@ from replicad.core.effects import (
 from replicad.core.master import Master
 from replicad.core.seal import Sealer
 from replicad.core.worker import Worker
-from replicad.keys import Signer
 from replicad.wire.codec import decode_records, encode_records
 from tests.simulation.disk import CommitWrite, Disk, Platter
 from tests.simulation.history import Attempt
@@ -54,26 +50,6 @@ WALL_MS = 1_700_000_000_000
 DIAL_S = (0.01, 0.06)  # between the end of a stream and the next try
 OVERDUE_S = 2.0  # longer than the disk ever takes to be asked about ids
 TICKS_AT_ONCE = 4  # a machine that is woken so often without time passing would spin
-
-
-@cache
-def signer(name: str) -> Signer:
-    """The node's own key: real, and the same in every run."""
-    return Signer(name, Ed25519PrivateKey.from_private_bytes(sha256(f"simulated {name}".encode()).digest()))
-
-
-class RememberingVerifier:
-    """A node's public key; the same signature on the same statement is worked out once, not once a node."""
-
-    def __init__(self, name: str) -> None:
-        self._verifier = signer(name).verifier
-        self._known: dict[tuple[bytes, bytes], bool] = {}
-
-    def verify(self, signature: bytes, statement: bytes) -> bool:
-        known = self._known.get((signature, statement))
-        if known is None:
-            known = self._known[signature, statement] = self._verifier.verify(signature, statement)
-        return known
 
 
 class Node:
@@ -117,14 +93,12 @@ class Node:
         """A new process, from what the disk has."""
         self.life += 1
         state = self.cluster.loaded(self)
-        settings, verifiers = self.cluster.settings(self.name), self.cluster.verifiers
+        settings, keyring = self.cluster.settings(self.name), self.cluster.keys.ring(self.name)
         self.disk = Disk(self, write_s=self.cluster.disk_s[self.name], read_s=self.cluster.profile.read_s)
         if master:
-            sign, salts = signer(self.name).sign, self.world.rng.randbytes
-            sealer = Sealer(settings.cluster, self.name, sign, encode_records, salts)
-            self.machine = Master(settings, state, sealer=sealer, verifiers=verifiers, decode=decode_records)
+            self.machine = Master(settings, state, sealer=self._sealer(), keyring=keyring, decode=decode_records)
         else:
-            self.machine = Worker(settings, state, verifiers=verifiers, decode=decode_records)
+            self.machine = Worker(settings, state, keyring=keyring, decode=decode_records)
         self.world.log(self.name, "starts as", "master" if master else "worker", state)
         self.checker.started(self)
         self.commit_on_disk = state.commit_size
@@ -133,6 +107,15 @@ class Node:
         if master:
             for worker in settings.workers:
                 self.world.after(self.world.between(0.0, 0.02), self._dial, self.life, worker)
+
+    def _sealer(self) -> Sealer:
+        sign, salts = self.cluster.keys.signer(self.name).sign, self.world.rng.randbytes
+        return Sealer(self.cluster.name, self.name, sign, encode_records, salts)
+
+    def reload(self) -> None:
+        """The process, if there is one, reads its config and its key file again."""
+        keyring = self.cluster.keys.ring(self.name)
+        self.happen(Reconfigured(self.cluster.settings(self.name), keyring, self._sealer()))
 
     def crash(self) -> None:
         """The process is gone, with all that was not synced."""

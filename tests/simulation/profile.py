@@ -44,6 +44,7 @@ class Profile:
     waiting_frames: int
     min_nodes: int
     unstored_batches: int
+    rotate_every_s: float = NEVER  # a node's key is replaced
 
     @property
     def honest(self) -> bool:
@@ -55,7 +56,7 @@ def draw(rng: random.Random, *, nodes: int | None = None, weather: str = MIXED) 
     """A profile for a seed; of so many nodes, and in that weather, where it is asked for."""
     profile = _mixed(rng, nodes or rng.choice((1, 2, 3, 3, 3, 3, 3, 3, 3, 4, 5, 5)))
     if weather == MIXED:
-        weather = rng.choices((MIXED, *WEATHERS), weights=(70, 12, 12, 6))[0]
+        weather = rng.choices((MIXED, *WEATHERS), weights=(70, 12, 12, 6, 0))[0]
     return WEATHERS[weather](rng, profile) if weather in WEATHERS else profile
 
 
@@ -105,10 +106,21 @@ def _slow_disks(rng: random.Random, profile: Profile) -> Profile:
     )
 
 
+def _new_keys(rng: random.Random, profile: Profile) -> Profile:
+    """Keys are replaced again and again, also before all nodes have heard of the next one; masters come and go."""
+    return replace(
+        profile,
+        rotate_every_s=rng.choice((0.05, 0.15, 0.3)),
+        crash_every_s=rng.choice((0.2, 0.5, NEVER)),
+        move_every_s=rng.choice((0.15, 0.4, NEVER)),
+    )
+
+
 WEATHERS: dict[str, Callable[[random.Random, Profile], Profile]] = {
     "duel": _duel,
     "nasty": _nasty,
     "slow-disks": _slow_disks,
+    "new-keys": _new_keys,
 }
 
 

@@ -132,13 +132,14 @@ def _all_adds_up(cluster: Cluster) -> None:
 def _audit(cluster: Cluster) -> None:
     """What anybody can check with public keys alone: every leaf, root and signature, from the first on."""
     tree, last_epoch, ids = Tree(), 0, list[str]()
+    keyring = cluster.keys.retired()
     for batch in cluster.checker.committed.batches:
         append, tree = check_batch(
             batch,
             tree=tree,
             last_epoch=last_epoch,
             cluster=CLUSTER,
-            verifiers=cluster.verifiers,
+            keyring=keyring,
             decode=decode_records,
         )
         last_epoch = batch.epoch

@@ -13,12 +13,13 @@ from hashlib import sha256
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from replicad.core.batch import Append
+from replicad.core.keyring import Keyring, NodeKey
 from replicad.core.record import Messages, encode_headers
 from replicad.core.seal import Part, Sealer
 from replicad.core.settings import Settings
 from replicad.core.start import StoreState
 from replicad.core.tree import Tree
-from replicad.keys import Signer, Verifier
+from replicad.keys import Signer
 from replicad.wire.codec import encode_records
 
 CLUSTER = "test"
@@ -27,14 +28,20 @@ WALL_MS = 1_700_000_000_000
 
 
 @cache
-def signer(node: str) -> Signer:
-    """The node's own Ed25519 key: real, and the same in every test."""
-    return Signer(node, Ed25519PrivateKey.from_private_bytes(sha256(b"test key of " + node.encode()).digest()))
+def signer(node: str, generation: int = 1) -> Signer:
+    """The node's own Ed25519 key: real, and the same in every test; its next ones are later generations."""
+    seed = f"test key of {node}" + (f", number {generation}" if generation > 1 else "")
+    return Signer(node, Ed25519PrivateKey.from_private_bytes(sha256(seed.encode()).digest()))
 
 
-def verifiers(nodes: Sequence[str] = NODES) -> dict[str, Verifier]:
-    """The public keys that a config of these nodes has."""
-    return {node: signer(node).verifier for node in nodes}
+def node_key(node: str, generation: int = 1, *, until: int | None = None) -> NodeKey:
+    """The public half of that key, as a config has it."""
+    return NodeKey(signer(node, generation).key_id, signer(node, generation).verifier, until)
+
+
+def keyring(nodes: Sequence[str] = NODES, **keys: Sequence[NodeKey]) -> Keyring:
+    """The public keys that a config of these nodes has; those of a node that is named are the ones given."""
+    return Keyring({node: [node_key(node)] for node in nodes} | keys)
 
 
 def settings(node: str = "n1", *, voters: int = 3, cluster: str = CLUSTER) -> Settings:
@@ -53,10 +60,10 @@ def messages(
     return Messages(list(ids), bodies, encoded, sum(map(len, bodies)) + sum(map(len, encoded)))
 
 
-def sealer(node: str = "n1", *, cluster: str = CLUSTER, seed: int = 0) -> Sealer:
+def sealer(node: str = "n1", *, cluster: str = CLUSTER, seed: int = 0, generation: int = 1) -> Sealer:
     """A sealer with the node's real key and seeded salts: no two seeds or nodes give a record the same salt."""
     salts = random.Random(f"{node} {seed}").randbytes
-    return Sealer(cluster, node, signer(node).sign, encode_records, salts)
+    return Sealer(cluster, node, signer(node, generation).sign, encode_records, salts)
 
 
 class LogBuilder:
@@ -67,8 +74,9 @@ class LogBuilder:
         self.tree = Tree()
         self.appends: list[Append] = []
         self.time_ms = WALL_MS
+        self.generation = 1  # of the key that signs
         self._cluster, self._seed = cluster, seed
-        self._sealers: dict[str, Sealer] = {}
+        self._sealers: dict[tuple[str, int], Sealer] = {}
 
     @property
     def size(self) -> int:
@@ -106,9 +114,11 @@ class LogBuilder:
         return other
 
     def _sealer(self) -> Sealer:
-        if self.node not in self._sealers:
-            self._sealers[self.node] = sealer(self.node, cluster=self._cluster, seed=self._seed)
-        return self._sealers[self.node]
+        key = (self.node, self.generation)
+        if key not in self._sealers:
+            seed = self._seed + 1000 * (self.generation - 1)
+            self._sealers[key] = sealer(self.node, cluster=self._cluster, seed=seed, generation=self.generation)
+        return self._sealers[key]
 
 
 def empty_start() -> StoreState:

@@ -11,9 +11,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from replicad.core.effects import FrameArrived, Hangup, PeerDown, PeerUp, Send
+from replicad.core.effects import FrameArrived, Hangup, PeerDown, PeerUp, Reconfigured, Send
 from replicad.core.frames import MasterFrame, WorkerFrame
+from replicad.core.keyring import Keyring
 from replicad.core.record import parse_leaf
+from replicad.core.seal import Sealer
 from replicad.core.settings import Settings
 from replicad.storage.memory import MemoryStore
 from replicad.wire.codec import (
@@ -164,6 +166,11 @@ class ClusterStage:
     def _busy(self, name: str) -> bool:
         stream = self.streams.get(name)
         return bool(self.node(name).pending or (stream and (stream.to_worker or stream.to_master)))
+
+    def reconfigure(self, node: str, keyring: Keyring, sealer: Sealer | None = None) -> None:
+        """The node reads its config and its key file again; a restart has the first ones."""
+        event = Reconfigured(self.node(node).machine.settings, keyring, sealer)
+        self._out(node, self.node(node).feed(event))
 
     # --- clients, and what there is to see ---------------------------------------------------------
 

@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
-from replicad import keys
 from replicad.configfile import load as load_config
 from replicad.dev import DevCluster, DevNode, free_ports
+from replicad.nodekeys import keyring_of
 from replicad.storage.fsck import Report, verify_folder
 from replicad.wire.codec import Record, decode_records
 from replicad.wire.v1 import log_pb2 as pb
@@ -119,7 +119,7 @@ async def same_records(logs: Mapping[str, RawLog]) -> list[Record]:
 def verified(cluster: DevCluster, node: DevNode) -> Report:
     """The report on a stopped node's data folder, which must be without fault."""
     config = load_config(node.config_file, env={})
-    verifiers = {each.name: keys.parse_vkey(each.public_key) for each in config.nodes}
-    report = verify_folder(node.data_dir, cluster=config.cluster, verifiers=verifiers, decode_records=decode_records)
+    keyring = keyring_of(config.nodes)
+    report = verify_folder(node.data_dir, cluster=config.cluster, keyring=keyring, decode_records=decode_records)
     assert report.ok, f"{node.name} of {cluster.layout.folder}: {report.fault}"
     return report

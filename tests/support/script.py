@@ -55,7 +55,7 @@ from replicad.wire.codec import (
     encode_master_frame,
     encode_worker_frame,
 )
-from tests.support.builders import CLUSTER, WALL_MS, LogBuilder, messages, sealer, settings, verifiers
+from tests.support.builders import CLUSTER, WALL_MS, LogBuilder, keyring, messages, sealer, settings
 from tests.support.transcript import show_all
 
 DISK_EFFECTS = (StorePromise, StoreBatch, Truncate, ReadBatches, ReadRoot, FindIds, ReadContent)
@@ -207,7 +207,7 @@ class MasterScript(Script):
             adjust(settings(node, voters=voters)),
             store.load(),
             sealer=sealer(node, seed=seed),
-            verifiers=verifiers(),
+            keyring=keyring(),
             decode=decode_records,
         )
         super().__init__(machine, store)
@@ -259,9 +259,7 @@ class WorkerScript(Script):
         adjust: Callable[[Settings], Settings] = lambda settings: settings,
     ) -> None:
         store = store or MemoryStore(decode_records)
-        machine = Worker(
-            adjust(settings(node, voters=voters)), store.load(), verifiers=verifiers(), decode=decode_records
-        )
+        machine = Worker(adjust(settings(node, voters=voters)), store.load(), keyring=keyring(), decode=decode_records)
         super().__init__(machine, store)
 
     def says(self, peer: str, frame: MasterFrame) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -341,6 +342,39 @@ def test_two_nodes_of_one_name_or_key_are_told() -> None:
     ]
 
 
+def later(name: str, number: int = 2) -> str:
+    """The public line of another key of the node."""
+    seed = hashlib.sha256(f"{name} {number}".encode()).digest()
+    return Signer(name, Ed25519PrivateKey.from_private_bytes(seed)).verifier.line
+
+
+def test_a_node_may_have_former_keys_and_signs_with_those_that_have_no_end() -> None:
+    former = [{"public_key": vkey("node-1")}, {"public_key": later("node-1", 3), "until": 0}]
+    node = parse(with_node(0, public_key=later("node-1"), former_keys=former), env={}).this_node
+    assert [(each.public_key, each.until) for each in node.former_keys] == [
+        (vkey("node-1"), None),
+        (later("node-1", 3), 0),
+    ]
+    assert node.signing_keys == (later("node-1"), vkey("node-1"))
+    assert parse(with_node(0, former_keys=[]), env={}).this_node.signing_keys == (vkey("node-1"),)
+
+
+def test_a_former_key_is_of_its_node_and_of_no_other_and_stands_once() -> None:
+    former = [
+        {"public_key": vkey("node-2")},
+        {"public_key": vkey("node-1")},
+        {"public_key": later("node-1"), "until": -1},
+        {"until": 5},
+    ]
+    assert [fault.partition("; ")[0] for fault in faults_of(with_node(0, former_keys=former))] == [
+        "nodes[0].former_keys[2].until: is -1",
+        "nodes[0].former_keys[3].public_key: is missing",
+        "nodes[0].former_keys[0].public_key: is the key of 'node-2', not of node-1",
+        "nodes[0].former_keys[1].public_key: is the same as nodes[0].public_key",
+        "nodes[1].public_key: is the same as nodes[0].former_keys[0].public_key",
+    ]
+
+
 def test_all_faults_are_told_at_once() -> None:
     mapping = sample(
         role="boss", listen="0.0.0.0:1", limits={"batch": "1MB", "nope": 1}, timeouts={"heartbeat": "1h"}, key=...
@@ -531,7 +565,8 @@ def test_no_mapping_whatever_raises_anything_but_a_config_error(mapping: object,
 def test_no_value_of_any_key_raises_anything_but_a_config_error(path: tuple[str | int, ...], value: object) -> None:
     mapping: Any = sample()
     place = mapping
-    for part in path[:-1]:
-        place = place[part] if isinstance(part, int) else place.setdefault(part, {})
+    for part, below in pairwise(path):
+        empty: Any = [{}] if isinstance(below, int) else {}
+        place = place[part] if isinstance(part, int) else place.setdefault(part, empty)
     place[path[-1]] = value
     assert_only_clean_faults(mapping, {})

@@ -11,7 +11,7 @@ from replicad.config import Config, parse
 from replicad.configkeys import Section, Sections, walk_keys
 from replicad.configreload import plan
 from replicad.errors import ConfigError
-from tests.unit.test_config import sample, vkey, with_node, with_tls
+from tests.unit.test_config import later, sample, vkey, with_node, with_tls
 
 
 def config(**changes: Any) -> Config:
@@ -134,6 +134,31 @@ def test_whether_there_is_tls_at_all_needs_a_restart() -> None:
         (change,) = [change for change in made.need_restart if change.key == "tls"]
         assert (change.runs_with, change.wanted) == words
         assert made.config == running
+
+
+def test_the_public_keys_of_every_node_are_taken_whatever_the_order_of_the_nodes() -> None:
+    mapping = sample()
+    mapping["nodes"].reverse()  # node-3 first
+    mapping["nodes"][0] |= {"public_key": later("node-3"), "former_keys": [{"public_key": vkey("node-3"), "until": 7}]}
+    made = plan(config(), parse(mapping, env={}))
+    assert [change.key for change in made.taken] == ["nodes[2].public_key", "nodes[2].former_keys"]
+    assert made.need_restart == ()
+    assert [node.name for node in made.config.nodes] == ["node-1", "node-2", "node-3"]
+    assert made.config.nodes[2].public_key == later("node-3")
+    assert [(former.public_key, former.until) for former in made.config.nodes[2].former_keys] == [(vkey("node-3"), 7)]
+
+    mapping["nodes"][0]["former_keys"][0]["until"] = 9
+    (change,) = plan(made.config, parse(mapping, env={})).taken
+    assert (change.key, change.runs_with, change.wanted) == ("nodes[2].former_keys[0].until", "7", "9")
+
+
+def test_no_key_is_taken_from_a_file_with_other_nodes() -> None:
+    """A public key of the same place may be another node's."""
+    mapping = sample()
+    mapping["nodes"][2] |= {"name": "node-4", "public_key": vkey("node-4")}
+    made = plan(config(), parse(mapping, env={}))
+    assert (made.config, made.taken) == (config(), ())
+    assert [change.key for change in made.need_restart] == ["nodes[2].name", "nodes[2].public_key"]
 
 
 def test_the_same_config_changes_nothing() -> None:

@@ -121,7 +121,7 @@ def test_a_generated_key_signs_what_its_line_verifies(tmp_path: Path) -> None:
     signer = load_signer(path, "node-1", env={})
     assert (signer.name, signer.verifier.line) == ("node-1", line)
     assert parse_vkey(line).verify(signer.sign(b"statement"), b"statement")
-    check_matches(signer, f"{line}\n")
+    check_matches(signer, [f"{line}\n"])
 
 
 def test_a_generated_file_is_standard_pem_for_its_owner_alone_whatever_the_umask(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_key_file_that_is_not_the_configs_is_told_with_both_lines(tmp_path: Pa
     line = generate("node-1", tmp_path / "a")
     other = generate("node-1", tmp_path / "b")
     signer = load_signer(tmp_path / "a", "node-1", env={})
-    text = refusal(lambda: check_matches(signer, other))
+    text = refusal(lambda: check_matches(signer, [other]))
     assert line in text
     assert other in text
     assert "into the config of every node, or put the right key file back" in text

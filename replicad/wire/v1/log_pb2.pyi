@@ -51,11 +51,20 @@ class ListResponse(_message.Message):
     records: _containers.RepeatedCompositeFieldContainer[Records]
     def __init__(self, commit_size: _Optional[int] = ..., records: _Optional[_Iterable[_Union[Records, _Mapping]]] = ...) -> None: ...
 
+class NodeKey(_message.Message):
+    __slots__ = ["key_id", "until"]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    key_id: str
+    until: int
+    def __init__(self, key_id: _Optional[str] = ..., until: _Optional[int] = ...) -> None: ...
+
 class NodeStatus(_message.Message):
-    __slots__ = ["address", "detail", "health", "lag", "name", "role", "size"]
+    __slots__ = ["address", "detail", "health", "keys", "lag", "name", "role", "size"]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
     LAG_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
@@ -63,11 +72,12 @@ class NodeStatus(_message.Message):
     address: str
     detail: str
     health: str
+    keys: _containers.RepeatedCompositeFieldContainer[NodeKey]
     lag: int
     name: str
     role: str
     size: int
-    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., health: _Optional[str] = ..., size: _Optional[int] = ..., lag: _Optional[int] = ..., detail: _Optional[str] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., health: _Optional[str] = ..., size: _Optional[int] = ..., lag: _Optional[int] = ..., detail: _Optional[str] = ..., keys: _Optional[_Iterable[_Union[NodeKey, _Mapping]]] = ...) -> None: ...
 
 class OutcomeRequest(_message.Message):
     __slots__ = ["id"]
@@ -197,13 +207,14 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ["certificate_expires_ms", "cluster", "commit_quorum", "commit_size", "detail", "epoch", "master", "master_address", "node", "nodes", "role", "root", "rss_bytes", "size", "state", "uptime_ms", "version"]
+    __slots__ = ["certificate_expires_ms", "cluster", "commit_quorum", "commit_size", "detail", "epoch", "key_id", "master", "master_address", "node", "nodes", "role", "root", "rss_bytes", "size", "state", "uptime_ms", "version"]
     CERTIFICATE_EXPIRES_MS_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     COMMIT_QUORUM_FIELD_NUMBER: _ClassVar[int]
     COMMIT_SIZE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
     MASTER_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     MASTER_FIELD_NUMBER: _ClassVar[int]
     NODES_FIELD_NUMBER: _ClassVar[int]
@@ -221,6 +232,7 @@ class StatusResponse(_message.Message):
     commit_size: int
     detail: str
     epoch: int
+    key_id: str
     master: str
     master_address: str
     node: str
@@ -232,7 +244,7 @@ class StatusResponse(_message.Message):
     state: str
     uptime_ms: int
     version: str
-    def __init__(self, cluster: _Optional[str] = ..., node: _Optional[str] = ..., version: _Optional[str] = ..., role: _Optional[str] = ..., state: _Optional[str] = ..., epoch: _Optional[int] = ..., size: _Optional[int] = ..., commit_size: _Optional[int] = ..., root: _Optional[bytes] = ..., master: _Optional[str] = ..., master_address: _Optional[str] = ..., uptime_ms: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., commit_quorum: _Optional[int] = ..., detail: _Optional[str] = ..., certificate_expires_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, cluster: _Optional[str] = ..., node: _Optional[str] = ..., version: _Optional[str] = ..., role: _Optional[str] = ..., state: _Optional[str] = ..., epoch: _Optional[int] = ..., size: _Optional[int] = ..., commit_size: _Optional[int] = ..., root: _Optional[bytes] = ..., master: _Optional[str] = ..., master_address: _Optional[str] = ..., uptime_ms: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., commit_quorum: _Optional[int] = ..., detail: _Optional[str] = ..., key_id: _Optional[str] = ..., certificate_expires_ms: _Optional[int] = ...) -> None: ...
 
 class TailRequest(_message.Message):
     __slots__ = ["from_offset", "level"]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from replicad.cli.main import main
+from replicad.client import Encryption
 from replicad.keys import load_signer, parse_vkey
 
 
@@ -85,3 +86,22 @@ def test_a_file_that_is_no_key_is_an_error_that_shows_nothing_of_it(
     _, err = run(capsys, "show", "node-1", code=3)
     assert "not a private key" in err
     assert "hunter2" not in err
+
+
+def test_generate_fernet_prints_a_key_that_encrypts(capsys: pytest.CaptureFixture[str]) -> None:
+    key, err = run(capsys, "generate-fernet")
+    assert (repr(Encryption.from_keys([key.strip()])), err) == ("Encryption(1 key)", "")
+    assert json.loads(run(capsys, "generate-fernet", "--output", "json")[0])["key"] != key.strip()
+
+
+def test_generate_fernet_writes_a_new_file_for_its_owner_alone_and_does_not_print_the_key(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, err = run(capsys, "generate-fernet", "--out", "team.key")
+    key = (here / "team.key").read_text().strip()
+    assert (out, err) == ("key file: team.key\n", "")
+    assert stat.S_IMODE((here / "team.key").stat().st_mode) == 0o600
+    assert repr(Encryption.from_file(here / "team.key")) == "Encryption(1 key)"
+    out, err = run(capsys, "generate-fernet", "--out", "team.key", code=3)
+    assert ("never overwritten" in err, "first line" in err, out) == (True, True, "")
+    assert (here / "team.key").read_text().strip() == key

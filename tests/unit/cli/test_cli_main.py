@@ -22,10 +22,14 @@ def commands() -> Iterator[tuple[str, click.Command]]:
     for name in COMMANDS:
         command = cli.get_command(context, name)
         assert command is not None
-        yield name, command
-        if isinstance(command, click.Group):
-            for inner, each in command.commands.items():
-                yield f"{name} {inner}", each
+        yield from commands_of(name, command)
+
+
+def commands_of(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    yield name, command
+    if isinstance(command, click.Group):
+        for inner, each in command.commands.items():
+            yield from commands_of(f"{name} {inner}", each)
 
 
 ALL = dict(commands())
@@ -134,4 +138,4 @@ def test_completion_knows_commands_options_and_values() -> None:
     assert completed("replicad-cli list --le") == ["--level"]
     assert completed("replicad-cli list --level ") == ["committed", "local", "linearizable"]
     assert completed("replicad-cli post -w m") == ["majority"]
-    assert completed("replicad-cli keys g") == ["generate"]
+    assert completed("replicad-cli keys g") == ["generate", "generate-fernet"]

@@ -46,7 +46,7 @@ def test_json_has_every_field_of_a_record_and_text_only_where_it_is_utf_8() -> N
     lines = printed([GREETING, ODD], json=True).splitlines()
     assert lines[0] == (
         '{"offset":1,"epoch":1,"time":"2023-11-14T22:13:20.123Z","id":"id-1","author":"token","headers":{},'
-        '"committed":true,"payload":"aGVsbG8sIGxvZw==","text":"hello, log"}'
+        '"committed":true,"encrypted":false,"decrypted":false,"payload":"aGVsbG8sIGxvZw==","text":"hello, log"}'
     )
     assert json.loads(lines[1]) == {
         "offset": 12,
@@ -56,8 +56,24 @@ def test_json_has_every_field_of_a_record_and_text_only_where_it_is_utf_8() -> N
         "author": "token",
         "headers": {"kind": "x,y", "tab": "a\tb"},
         "committed": False,
+        "encrypted": False,
+        "decrypted": False,
         "payload": base64.b64encode(ODD.payload).decode(),
     }
+
+
+def test_what_could_not_be_decrypted_is_marked_and_what_could_is_shown_like_any_other() -> None:
+    locked = GREETING._replace(payload=b"gAAAAA==", encrypted=True, headers={"replicad:encrypted": "fernet:t"})
+    opened = GREETING._replace(encrypted=True, decrypted=True)
+    assert [line.split("\t")[5:] for line in printed([locked, opened]).splitlines()] == [
+        ["replicad:encrypted=fernet:t", "(encrypted) gAAAAA=="],
+        ["-", "hello, log"],
+    ]
+    first, second = map(json.loads, printed([locked, opened], json=True).splitlines())
+    assert (first["encrypted"], first["decrypted"], "text" in first) == (True, False, False)
+    assert (second["encrypted"], second["decrypted"], second["text"]) == (True, True, "hello, log")
+    assert "(encrypted) gAAAAA==" in printed([locked], terminal=True)
+    assert "(encrypted)" not in printed([opened], terminal=True)
 
 
 def test_a_terminal_without_colour_gets_aligned_fields_with_the_id_last(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from replicad.client import AsyncClient, NodeStatus, Outcome
+from replicad.client import AsyncClient, NodeKey, NodeStatus, Outcome
 from replicad.errors import BadRequest, NotFound, ServiceError, Unavailable
 from replicad.wire.v1 import log_pb2
 from tests.support.scripted_server import ScriptedServer
@@ -57,9 +57,21 @@ async def test_status_is_what_the_node_says(a: ScriptedServer) -> None:
         master_address="127.0.0.1:1",
         uptime_ms=5,
         rss_bytes=6,
-        nodes=[log_pb2.NodeStatus(name="n1", address="h:1", role="master", health="self", size=10, lag=0, detail="d")],
+        nodes=[
+            log_pb2.NodeStatus(
+                name="n1",
+                address="h:1",
+                role="master",
+                health="self",
+                size=10,
+                lag=0,
+                detail="d",
+                keys=[log_pb2.NodeKey(key_id="aa"), log_pb2.NodeKey(key_id="bb", until=0)],
+            )
+        ],
         commit_quorum=2,
         detail="fine",
+        key_id="aa",
     )
     async with AsyncClient(a.address, token="") as client:
         status = await client.status()
@@ -72,8 +84,9 @@ async def test_status_is_what_the_node_says(a: ScriptedServer) -> None:
     )
     assert (status.epoch, status.size, status.commit_size, status.root) == (3, 10, 9, b"r" * 32)
     assert (status.master, status.master_address, status.uptime_ms, status.rss_bytes) == ("n1", "127.0.0.1:1", 5, 6)
-    assert status.nodes == (NodeStatus("n1", "h:1", "master", "self", 10, 0, "d"),)
-    assert (status.commit_quorum, status.detail) == (2, "fine")
+    keys = (NodeKey("aa", None), NodeKey("bb", 0))
+    assert status.nodes == (NodeStatus("n1", "h:1", "master", "self", 10, 0, "d", keys),)
+    assert (status.commit_quorum, status.detail, status.key_id) == (2, "fine", "aa")
 
 
 async def test_status_comes_from_any_node_that_answers_or_from_the_one_that_is_named(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
 
 import pytest
 
 from replicad.core.batch import Append, Batch, signed_statement
-from replicad.core.check import Verifier, check_batch, check_records
+from replicad.core.check import check_batch, check_records
+from replicad.core.keyring import Keyring, NodeKey
 from replicad.core.record import LEAF_HEAD, Messages, Records, encode_headers
 from replicad.core.tree import Tree, leaf_hashes
 from replicad.errors import PeerError
 from replicad.wire.codec import decode_records, encode_records
-from tests.support.builders import CLUSTER, LogBuilder, signer, verifiers
+from tests.support.builders import CLUSTER, LogBuilder, keyring, signer
 from tests.support.golden import GOLDEN_BATCH
 
 
@@ -24,14 +25,14 @@ def check(
     tree: Tree | None = None,
     last_epoch: int = 0,
     cluster: str = CLUSTER,
-    keys: Mapping[str, Verifier] | None = None,
+    keys: Keyring | None = None,
 ) -> tuple[Append, Tree]:
     return check_batch(
         batch,
         tree=tree or Tree(),
         last_epoch=last_epoch,
         cluster=cluster,
-        verifiers=keys if keys is not None else verifiers(),
+        keyring=keys or keyring(),
         decode=decode_records,
     )
 
@@ -128,7 +129,7 @@ def test_there_is_no_epoch_zero() -> None:
 
 
 def test_a_batch_signed_by_no_node_of_the_config_is_refused() -> None:
-    assert refusal(lambda: check(GOLDEN_BATCH, keys=verifiers(["n2", "n3"]))) == "signer"
+    assert refusal(lambda: check(GOLDEN_BATCH, keys=keyring(["n2", "n3"]))) == "signer"
 
 
 def test_a_batch_of_another_cluster_does_not_verify() -> None:
@@ -147,7 +148,10 @@ def test_a_batch_under_another_nodes_name_does_not_verify() -> None:
 
 
 def test_a_batch_under_another_nodes_key_does_not_verify() -> None:
-    assert refusal(lambda: check(GOLDEN_BATCH, keys={"n1": signer("n2").verifier})) == "signature"
+    assert (
+        refusal(lambda: check(GOLDEN_BATCH, keys=Keyring({"n1": [NodeKey("n2s", signer("n2").verifier)]})))
+        == "signature"
+    )
 
 
 @pytest.mark.parametrize("signature", [b"", b"x", bytes(63), bytes(64), bytes(65), GOLDEN_BATCH.signature + b"\x00"])

@@ -13,7 +13,7 @@ import pytest
 from replicad.core.effects import IdsFound, Reconfigured
 from replicad.core.progress import Health, Phase
 from replicad.errors import InvariantError
-from tests.support.builders import LogBuilder
+from tests.support.builders import LogBuilder, keyring
 from tests.support.script import MasterScript, level_with, opened, stored, welcome
 
 # --- group commit -----------------------------------------------------------------------------------------------
@@ -432,12 +432,12 @@ def test_new_limits_and_timeouts_hold_from_the_next_event_on() -> None:
     script = opened()
     script.down("n3")
     settings = replace(script.machine.settings, min_nodes=3, waiting_frames=1, heartbeat_s=0.02, window_bytes=4096)
-    assert script.feed(Reconfigured(settings)) == []
+    assert script.feed(Reconfigured(settings, keyring())) == []
     assert script.post("a") == ["answer #1: all UNAVAILABLE applied=no"]
     assert script.machine.workers["n2"].window_bytes == 4096
     assert script.machine.wake_at() <= script.now + 0.02
 
-    script.feed(Reconfigured(replace(settings, min_nodes=1)))
+    script.feed(Reconfigured(replace(settings, min_nodes=1), keyring()))
     script.post("b", w=3)
     assert script.post("c", w=3) == ["answer #3: all RATE_LIMITED applied=no"]
 
@@ -445,4 +445,4 @@ def test_new_limits_and_timeouts_hold_from_the_next_event_on() -> None:
 def test_other_nodes_are_no_new_settings() -> None:
     script = opened()
     with pytest.raises(InvariantError, match="the nodes changed"):
-        script.feed(Reconfigured(replace(script.machine.settings, workers=("n2",))))
+        script.feed(Reconfigured(replace(script.machine.settings, workers=("n2",)), keyring()))

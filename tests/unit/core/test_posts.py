@@ -6,6 +6,7 @@ import pytest
 
 from replicad.core.effects import Answer
 from replicad.errors import OutcomeUnknown, RateLimited, StorageFull
+from replicad.wire.codec import decode_records
 from tests.support.builders import LogBuilder, messages
 from tests.support.post_stage import PostStage
 from tests.support.transcript import show_all
@@ -182,6 +183,77 @@ def test_an_answer_for_a_frame_that_is_not_asked_about_changes_nothing() -> None
     stage = with_a_log("m")
     assert stage.posts.ids_found(77, {"m": 0}, stored_size=1) == []
     assert stage.posts.content_read(77, {}, stored_size=1) == []
+
+
+# --- encrypted messages: a retry has fresh ciphertext ------------------------------------------------------------
+
+TAG, OTHER_TAG = {"replicad:encrypted": "fernet:" + "t" * 43}, {"replicad:encrypted": "fernet:" + "u" * 43}
+NOT_THE_HEADER = {"note": "\x12replicad:encrypted\x00\x32fernet:" + "t" * 43}  # as a value, it says nothing
+
+
+def with_one_record(payload: bytes, headers: dict[str, str], *, author: str = "frame 1") -> PostStage:
+    """A restarted master's posts, over a log with the record "a"."""
+    log = LogBuilder()
+    log.add_messages(messages("a", payloads=[payload], headers=[headers]), author=author)
+    return PostStage(log=log)
+
+
+def retried(stage: PostStage, payload: bytes, headers: dict[str, str]) -> str:
+    """The answer to frame 1, which posts "a" again."""
+    stage.post("a", payloads=[payload], headers=[headers] if headers else [])
+    stage.disk()
+    [answer] = stage.disk() or stage.reach(1)
+    return answer
+
+
+DUPLICATE = "answer #1: [0]@0 duplicate, on 1"
+CONFLICT = "answer #1: [0] ID_CONFLICT applied=no @0"
+
+
+def test_a_retry_with_fresh_ciphertext_and_the_same_content_tag_is_a_duplicate() -> None:
+    assert retried(with_one_record(b"cipher 1", TAG), b"cipher 2", TAG) == DUPLICATE
+
+
+@pytest.mark.parametrize("headers", [OTHER_TAG, TAG | {"kind": "order"}, {}], ids=["other tag", "one more", "none"])
+def test_other_headers_under_the_same_id_are_a_conflict_encrypted_or_not(headers: dict[str, str]) -> None:
+    assert retried(with_one_record(b"cipher 1", TAG), b"cipher 2", headers) == CONFLICT
+
+
+def test_a_retry_in_the_clear_of_what_stands_encrypted_is_a_conflict_and_so_is_the_reverse() -> None:
+    assert retried(with_one_record(b"cipher 1", TAG), b"the text", {}) == CONFLICT
+    assert retried(with_one_record(b"the text", {}), b"cipher 1", TAG) == CONFLICT
+
+
+def test_a_content_tag_that_another_author_has_copied_does_not_make_a_duplicate() -> None:
+    assert retried(with_one_record(b"cipher 1", TAG, author="mallory"), b"cipher 2", TAG) == CONFLICT
+    assert retried(with_one_record(b"cipher 1", TAG, author="frame 11"), b"cipher 2", TAG) == CONFLICT
+
+
+def test_the_very_ciphertext_is_a_duplicate_whoever_posts_it() -> None:
+    assert retried(with_one_record(b"cipher 1", TAG, author="mallory"), b"cipher 1", TAG) == DUPLICATE
+
+
+def test_ciphertexts_of_two_lengths_are_not_of_one_message() -> None:
+    assert retried(with_one_record(b"cipher 1", TAG), b"cipher", TAG) == CONFLICT
+
+
+def test_a_value_that_looks_like_the_header_does_not_stand_in_for_it() -> None:
+    assert retried(with_one_record(b"cipher 1", NOT_THE_HEADER), b"cipher 2", NOT_THE_HEADER) == CONFLICT
+
+
+def test_within_a_frame_the_content_tag_tells_retry_from_conflict_too() -> None:
+    stage = PostStage()
+    stage.post("a", "a", "a", payloads=[b"c1", b"c2", b"c3"], headers=[TAG, TAG, OTHER_TAG])
+    assert stage.seal() == 1
+    assert stage.sync() == ["answer #1: [0]@0 new, [1]@0 duplicate, [2] ID_CONFLICT applied=no @0, on 1"]
+    assert decode_records(stage.log.appends[0].batch.body).payloads[0] == b"c1"
+
+
+def test_within_a_frame_other_payloads_without_the_header_stay_in_conflict() -> None:
+    stage = PostStage()
+    stage.post("a", "a", payloads=[b"c1", b"c2"], headers=[NOT_THE_HEADER, NOT_THE_HEADER])
+    assert stage.seal() == 1
+    assert stage.sync() == ["answer #1: [0]@0 new, [1] ID_CONFLICT applied=no @0, on 1"]
 
 
 # --- duplicates within a frame ----------------------------------------------------------------------------------

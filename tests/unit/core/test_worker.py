@@ -11,7 +11,7 @@ import pytest
 
 from replicad.core.effects import Reconfigured, State
 from replicad.core.frames import Align, AppendBatch, Fetch, Heartbeat, Refused, RootAnswer, RootQuery, Supply, Welcome
-from tests.support.builders import LogBuilder, messages
+from tests.support.builders import LogBuilder, keyring, messages
 from tests.support.script import WorkerScript, adjusted, following, master_log, sends, stored
 
 # --- greeting ---------------------------------------------------------------------------------------------------
@@ -60,7 +60,7 @@ def test_after_a_restart_the_promise_still_holds() -> None:
 def test_new_timeouts_hold_at_once() -> None:
     script = following()
     heard = script.machine.wake_at() - script.machine.settings.unhealthy_s
-    script.feed(Reconfigured(replace(script.machine.settings, unhealthy_s=1.5)))
+    script.feed(Reconfigured(replace(script.machine.settings, unhealthy_s=1.5), keyring()))
     assert script.machine.wake_at() == heard + 1.5
 
 

@@ -54,7 +54,7 @@ def folder(good: Path, tmp_path: Path) -> Path:
 
 
 def verify(data_dir: Path, *, cluster: str = CLUSTER, key: KeyPair | None = None) -> Report:
-    return verify_folder(data_dir, cluster=cluster, verifiers={NODE: key or KeyPair()}, decode_records=decode_records)
+    return verify_folder(data_dir, cluster=cluster, keyring=(key or KeyPair()).keyring, decode_records=decode_records)
 
 
 def change(data_dir: Path, statement: str, *values: object) -> None:

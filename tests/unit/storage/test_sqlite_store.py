@@ -237,7 +237,7 @@ def test_what_a_killed_writer_had_answered_is_there_and_the_log_goes_on(data_dir
         assert state.promised_epoch == seed + 1
         assert store.root_at(state.size) == state.tree.root()
         store.close()
-    report = verify_folder(data_dir, cluster=CLUSTER, verifiers={NODE: LogMaker().key}, decode_records=decode_records)
+    report = verify_folder(data_dir, cluster=CLUSTER, keyring=LogMaker().key.keyring, decode_records=decode_records)
     assert report.fault is None
     assert report.epochs == 5
     assert report.records >= answered

@@ -40,7 +40,7 @@ def open_store(data_dir: Path) -> SqliteStore:
 
 
 def proves(data_dir: Path, log: LogMaker) -> bool:
-    report = verify_folder(data_dir, cluster=CLUSTER, verifiers={NODE: log.key}, decode_records=decode_records)
+    report = verify_folder(data_dir, cluster=CLUSTER, keyring=log.key.keyring, decode_records=decode_records)
     assert report.fault is None
     return report.root == log.tree.root()
 
@@ -151,7 +151,7 @@ def test_a_disk_that_fails_a_write_stops_all_writing_until_the_next_start(tmp_pa
     store = open_store(data_dir)
     assert store.load().size >= lines[-1]
     store.close()
-    report = verify_folder(data_dir, cluster=CLUSTER, verifiers={NODE: LogMaker().key}, decode_records=decode_records)
+    report = verify_folder(data_dir, cluster=CLUSTER, keyring=LogMaker().key.keyring, decode_records=decode_records)
     assert report.fault is None
 
 

@@ -10,13 +10,18 @@ from pathlib import Path
 import pytest
 
 from replicad.core.batch import Append, Batch
+from replicad.core.effects import Effect, FindIds, ReadContent, Submit
+from replicad.core.posts import Posts
 from replicad.core.tree import EMPTY_ROOT, Tree, leaf_hashes
 from replicad.errors import DuplicateIdError, InvariantError
+from replicad.runtime import read_contents
 from replicad.storage.interface import Store
 from replicad.storage.memory import MemoryStore
 from replicad.storage.sqlite import SqliteStore
 from replicad.wire.codec import decode_records
 from tests.storage_log import CLUSTER, NODE, LogMaker
+from tests.support.builders import LogBuilder, messages
+from tests.support.transcript import show_all
 
 EVERYTHING = 1 << 62
 
@@ -466,3 +471,30 @@ def test_a_truncation_below_the_commit_size_within_a_batch_or_beyond_is_refused(
 def _leaf_hashes(source: Append | Batch) -> list[bytes]:
     batch = source.batch if isinstance(source, Append) else source
     return leaf_hashes(decode_records(batch.body).leaves)
+
+
+def test_what_either_store_reads_back_tells_an_encrypted_retry_from_a_conflict(opened: Opened) -> None:
+    log = LogBuilder(NODE, cluster=CLUSTER)
+    ids = ("a", "b", "c")
+    tags = [{"replicad:encrypted": "fernet:" + letter * 43} for letter in ids]
+    first = messages(*ids, payloads=[b"cipher 1"] * 3, headers=tags)
+    opened.store.append([log.add_messages(first, author="alice")], commit_size=0)
+    store = opened.restart()
+    state = store.load()
+
+    def answer(author: str) -> list[Effect]:
+        posts = Posts(next_offset=3, recent_ids=10, greatest_id=state.greatest_id, waiting_frames=10)
+        retry = messages(*ids, payloads=[b"cipher 2"] * 3, headers=[tags[0], tags[0], tags[2]])
+        [asked] = posts.submit(Submit(1, retry, author, 1, 1e9), stored_size=3)
+        assert isinstance(asked, FindIds)
+        [wanted] = posts.ids_found(1, store.find_ids(asked.ids), stored_size=3)
+        assert isinstance(wanted, ReadContent)
+        contents = read_contents(store, wanted.offsets, decode_records)
+        return posts.content_read(1, contents, stored_size=3) + posts.reached([3])
+
+    assert show_all(answer("alice")) == [
+        "answer #1: [0]@0 duplicate, [2]@2 duplicate, [1] ID_CONFLICT applied=no @1, on 1"
+    ]
+    assert show_all(answer("bob")) == [
+        "answer #1: [0] ID_CONFLICT applied=no @0, [1] ID_CONFLICT applied=no @1, [2] ID_CONFLICT applied=no @2"
+    ]

@@ -64,12 +64,28 @@ def test_headers_that_are_all_empty_are_no_headers() -> None:
         (frame(["a", "replicad:epoch:3"]), "message 1: id 'replicad:epoch:3'"),
         (frame(["a", "b"], None, [b"", LABELS[:-1]]), "message 1: headers are malformed"),
         (frame(["a", "b"], None, [LABELS + LABELS, b""]), "message 0: headers are not sorted"),
+        (frame(["a"], None, [encode_headers({"replicad:x": "1"})]), "'replicad:x' begins with 'replicad:'"),
+        (frame(["a"], None, [encode_headers({"replicad:encrypted": "yes"})]), "is not 'fernet:' and a content tag"),
     ],
 )
 def test_a_bad_frame_is_refused_with_its_sequence_and_the_message_at_fault(data: bytes, words: str) -> None:
     error = refusal(data).error
     assert isinstance(error, BadRequest)
     assert words in str(error)
+
+
+def test_the_header_that_says_encrypted_is_taken_with_a_content_tag_and_the_prefix_elsewhere_is_no_fault() -> None:
+    good = [
+        encode_headers({"replicad:encrypted": "fernet:" + "-aZ_9" * 8 + "abc"}),
+        encode_headers({"my-replicad:": ""}),
+    ]
+    assert decode(frame(["a", "b"], None, good)).messages.headers == good
+
+
+def test_a_single_post_is_refused_a_reserved_header_with_the_remedy() -> None:
+    request = log_pb2.PostRequest(id="a", headers={"replicad:mine": "1"}).SerializeToString()
+    with pytest.raises(BadRequest, match=r"'replicad:mine' begins with 'replicad:', .*; rename it"):
+        decode_post_request(request, payload_bytes=10)
 
 
 def test_the_reserved_prefix_inside_or_across_ids_is_no_fault() -> None:

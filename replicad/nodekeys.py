@@ -1,0 +1,29 @@
+"""From public lines to the keyring that batches are checked with: of the nodes of a config, or given one by one.
+
+Owns how a line with its ``until`` becomes a key. What a key is believed for, :mod:`replicad.core.keyring` owns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from replicad.config import Node
+from replicad.core.keyring import Keyring, NodeKey
+from replicad.vkeys import parse_vkey
+
+
+def node_key(line: str, until: int | None = None) -> NodeKey:
+    """The key of a public line. Raises KeyFileError."""
+    verifier = parse_vkey(line)
+    return NodeKey(verifier.key_id.hex(), verifier, until)
+
+
+def keys_of(node: Node) -> list[NodeKey]:
+    """All keys that a node has or had, the newest first."""
+    former = [node_key(former.public_key, former.until) for former in node.former_keys]
+    return [node_key(node.public_key), *former]
+
+
+def keyring_of(nodes: Iterable[Node]) -> Keyring:
+    """The keyring of a config's nodes."""
+    return Keyring({node.name: keys_of(node) for node in nodes})

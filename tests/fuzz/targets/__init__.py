@@ -1,0 +1,20 @@
+"""Every gate at which bytes from outside are taken apart, and the parsers that need no target, with the reason."""
+
+from __future__ import annotations
+
+from tests.fuzz.registry import Target
+from tests.fuzz.targets import core, disk, text, wire
+
+TARGETS: dict[str, Target] = {
+    target.name: target for target in (*wire.TARGETS, *core.TARGETS, *text.TARGETS, *disk.TARGETS)
+}
+
+#: Named like parsers, and none: what they read was made or checked elsewhere.
+EXEMPT = {
+    "cli.bench.workloads.read_all": "reads a log through the client",
+    "client.cutting.split": "cuts what the caller of the library posts",
+    "client.connection.read_bytes": "hands on a response as it comes",
+    "dev.layout.load": "reads configs by configfile.load",
+    "dev.process.readable": "waits for descriptors",
+    "runtime.read_contents": "reads batches that the store has checked",
+}
