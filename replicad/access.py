@@ -265,13 +265,15 @@ def hash_of(token: str) -> str:
 
 #: The same whatever is wrong with a token, so that nothing is learnt from it.
 REFUSAL = "a valid bearer token is needed: set AUTH_TOKEN, or send `authorization: Bearer TOKEN`"
+#: The same to whoever is no node, over TLS.
+NODE_REFUSAL = "this call is for nodes, by their certificate, at tls.mutual_listen"
 
 
 class Refused(Unauthorized):
-    """401, with the reason for our own log alone: missing, wrong or expired, and whose it was."""
+    """401, with the reason for our own log alone: missing, wrong, unknown, expired or revoked, and whose it was."""
 
-    def __init__(self, reason: str, principal: str = "") -> None:
-        super().__init__(REFUSAL)
+    def __init__(self, reason: str, principal: str = "", *, text: str = REFUSAL) -> None:
+        super().__init__(text)
         self.reason, self.principal = reason, principal
 
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from replicad import __version__, configfile, dev, keys, logjournal, logs, nodekeys, tokensfile
+from replicad.certificates import Identity
 from replicad.config import Config
 from replicad.core.batch import Batch
 from replicad.core.concern import resolve
@@ -33,6 +34,7 @@ from replicad.storage.interface import Store, StoreState
 from replicad.storage.quarantine import write_quarantine
 from replicad.storage.sqlite import SqliteStore
 from replicad.supervision import Supervision, in_time
+from replicad.transport import tls
 from replicad.transport.links import Dialer, MasterFrameEncoder
 from replicad.transport.server import Server
 from replicad.wire.codec import decode_records, encode_records
@@ -41,6 +43,7 @@ from replicad.wire.frames import encode_batch
 DEFAULT_CONFIG = "/etc/replicad.yaml"
 SWITCH_S = 0.0002  # the writing thread waits for the interpreter lock this long at the most, not Python's 5 ms
 OWN_FILES = 512  # the log, its reading threads, links to workers, and gRPC's own
+REDIAL_EVERY_S = 2.0  # a worker on this machine is level again in a tenth of it
 READ_BYTES = 1 << 20  # what an aside copy holds in memory at a time
 
 _log = logs.get_logger("replicad")
@@ -56,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = tokensfile.with_principals(configfile.load(options.config))
         if options.check_config:
             keys.check_matches(keys.load_signer(config.key_file, config.node), config.this_node.signing_keys)
+            tls.load(config, now_s=time.time())
             print(f"{options.config}: good: {config.role} {config.node} of cluster {config.cluster}")
             return ExitCode.OK
         logs.setup(config.log.level, config.log.format)
@@ -108,6 +112,7 @@ async def _run(config: Config, config_file: str) -> int:
     began = time.monotonic()
     signer = keys.load_signer(config.key_file, config.node)
     keys.check_matches(signer, config.this_node.signing_keys)
+    identity = tls.load(config, now_s=time.time())
     keyring = nodekeys.keyring_of(config.nodes)
     notifier = Notifier()
     store, start = await in_time(lambda: _open_store(config), notifier, status=f"opening {config.data_dir}")
@@ -132,9 +137,17 @@ async def _run(config: Config, config_file: str) -> int:
         key_id=signer.key_id,
         loaded_ms=int((time.monotonic() - began) * 1000),
     )
-    return await Node(
-        config, machine, store, notifier, signer=signer, config_file=config_file, reload_asked=reload_asked
-    ).run()
+    node = Node(
+        config,
+        machine,
+        store,
+        notifier,
+        signer=signer,
+        identity=identity,
+        config_file=config_file,
+        reload_asked=reload_asked,
+    )
+    return await node.run()
 
 
 def _make_sealer(config: Config, signer: keys.Signer) -> Sealer:
@@ -171,10 +184,12 @@ class Node:
         notifier: Notifier,
         *,
         signer: keys.Signer,
+        identity: Identity | None = None,
         config_file: str,
         reload_asked: asyncio.Event,
     ) -> None:
-        """``config_file`` is where ``config`` came from, read again whenever ``reload_asked`` is set."""
+        """``identity`` is what the files of ``config.tls`` hold; None without TLS. ``config_file`` is where ``config``
+        came from, read again whenever ``reload_asked`` is set."""
         self._config, self._machine, self._signer = config, machine, signer
         self._rekeyed = (signer, 0)  # the key before this one, and the log's size when that was replaced
         self._ending: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
@@ -187,8 +202,11 @@ class Node:
             state_changed=self._state_changed,
             fatal=self._fatal,
         )
-        self._server = Server(config, self._runtime, key_id=self._key_id, log=_log)
+        self._tls = tls.NodeTls(config, identity, log=_log) if identity else None
+        self._server = Server(config, self._runtime, key_id=self._key_id, log=_log, tls=self._tls)
         self._dialers = list(self._make_dialers())
+        if self._tls is not None:
+            self._tls.on_ca_removed = self._ca_removed
         self._supervision = Supervision(notifier, describe=self._status_line, stalled_s=self._runtime.disk.stalled_s)
         self._reloader = Reloader(
             config_file,
@@ -211,13 +229,14 @@ class Node:
         except ReplicadError:
             await self._runtime.close()
             raise
-        secure = "without TLS, so on loopback only" + (", with a shared token" if self._config.auth_token else "")
-        _log.info("listening", f"on {self._config.listen}, {secure}", address=self._config.listen)
+        self._tell_listening()
         if self._server.is_open:
             text = "no tokens_file and no AUTH_TOKEN: whoever is on this machine may post, read and replicate"
             _log.warning("open_to_all", text)
         self._runtime.start()
         running = [self._supervision.run(), self._reloader.run(), *(dialer.run() for dialer in self._dialers)]
+        if self._tls is not None:
+            running.append(self._tls.run())
         self._tasks = [loop.create_task(part) for part in running]
         for task in self._tasks:
             task.add_done_callback(self._task_ended)
@@ -240,13 +259,28 @@ class Node:
             if node.name != config.node:
                 yield Dialer(
                     node.name,
-                    node.address,
+                    node.mutual_address if self._tls else node.address,
                     self._runtime,
                     encode=encode,
                     metadata=metadata,
                     timeouts=config.timeouts,
                     log=_log,
+                    credentials=self._tls.channel_credentials if self._tls else None,
                 )
+
+    def _ca_removed(self) -> None:
+        """Connections that rest on it end; those to workers one after the other, so that posts go on meanwhile."""
+        self._server.end_untrusted()
+        for index, dialer in enumerate(self._dialers):
+            reason = "a CA was withdrawn: on a new connection the worker shows its certificate again"
+            asyncio.get_running_loop().call_later(index * REDIAL_EVERY_S, dialer.redial, reason)
+
+    def _tell_listening(self) -> None:
+        config = self._config
+        secure = "with TLS" if config.tls else "without TLS, so on loopback only"
+        token = ", with a shared token" if config.auth_token else ""
+        mutual = f", and for certificates on {config.tls.mutual_listen}" if config.tls else ""
+        _log.info("listening", f"on {config.listen}{mutual}, {secure}{token}", address=config.listen)
 
     def _configure(self, config: Config, signer: keys.Signer) -> None:
         """Take the live keys of ``config`` to where they are used, and the key that the node signs with."""
@@ -255,6 +289,8 @@ class Node:
         self._config, self._signer = config, signer
         logs.setup(config.log.level, config.log.format)
         self._server.configure(config)
+        if self._tls is not None:
+            self._tls.configure(config)
         for dialer in self._dialers:
             dialer.configure(config.timeouts)
         sealer, keyring = _make_sealer(config, signer), nodekeys.keyring_of(config.nodes)
@@ -313,7 +349,8 @@ class Node:
             lag = max((machine.log.stored_size - w.acked_size for w in workers), default=0)
             level = sum(w.acked_size >= machine.log.commit_size and w.phase is Phase.LEVELLING for w in workers)
             line += f", {level} of {len(workers)} workers in sync, lag {max(0, lag)}"
-        return "; ".join(filter(None, (line, machine.detail, self._missing(), self._reloader.remark)))
+        certificate = self._tls.remark if self._tls else ""
+        return "; ".join(filter(None, (line, machine.detail, self._missing(), certificate, self._reloader.remark)))
 
     def _missing(self) -> str:
         """Whom a master that opens has not reached: what `systemctl start` waits for."""

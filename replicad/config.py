@@ -66,6 +66,13 @@ class Node:
             live=True,
         ),
     ]
+    mutual_address: Annotated[
+        str,
+        Address(
+            "With tls: HOST:PORT that the other nodes, and clients that have a certificate, dial: the node's"
+            " tls.mutual_listen."
+        ),
+    ] = ""
     former_keys: Annotated[
         tuple[FormerKey, ...],
         Sections(
@@ -312,6 +319,60 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class Tls:
+    """Where this node's certificate is, and when it is looked at.
+
+    The files are read at the start, at each reload, and whenever they have changed; what does not fit together is
+    refused, and what was there before goes on. docs/adr/0017 has why there are two ports.
+    """
+
+    certificate: Annotated[
+        str,
+        FilePath(
+            "This node's certificate, PEM, its intermediates behind it; the node's name and the hosts of its address"
+            " are among its alternative names.",
+            live=True,
+        ),
+    ]
+    key_file: Annotated[
+        str,
+        FilePath(
+            "The certificate's private key, PEM, mode 0600; may be left out where systemd hands it in as the credential"
+            " tls.key, which comes first where it is there.",
+            name="key",
+            live=True,
+        ),
+    ]
+    ca: Annotated[
+        str,
+        FilePath(
+            "The CA bundle, PEM: who may have issued the certificates of nodes and clients. Two CAs for as long as"
+            " one follows the other.",
+            live=True,
+        ),
+    ]
+    mutual_listen: Annotated[
+        str,
+        Address(
+            "HOST:PORT to listen on for callers that show a certificate: the other nodes, and clients that have one."
+            " At listen, clients show a token."
+        ),
+    ]
+    poll_s: Annotated[
+        float,
+        Duration("How often it is looked whether the files have changed.", at_least=0.05, at_most=3600, live=True),
+    ] = 10.0  # three stat calls; whoever renews a certificate does so days before the old one ends
+    notice_days: Annotated[
+        int,
+        Count("A certificate that ends within so many days is told of once a day.", at_most=3650, live=True),
+    ] = 30  # a third of what short-lived ones have: whatever renews them has missed its turn by then
+    warn_days: Annotated[
+        int,
+        Count("One that ends within so many days is warned of every six hours.", at_most=3650, live=True),
+    ] = 7  # a week has a working day in it
+
+
+@dataclass(frozen=True, slots=True)
 class Log:
     """The daemon's own log, on standard error."""
 
@@ -330,7 +391,7 @@ class Config:
     1. ``nodes`` holds ``node``; names, addresses and keys, former ones too, are distinct; exactly the nodes are the
        voters.
     2. Every public key is a canonical vkey line of its node's name.
-    3. Without TLS, ``listen`` and every node's address are loopback.
+    3. Without ``tls``, ``listen`` and every node's address are loopback; with it every node has a mutual address.
     4. ``write_concern.default`` is within 1..V where it is a number.
     5. heartbeat < suspect < unhealthy; reconnect_min <= reconnect_max; batch <= window; a frame fits into the queue.
     """
@@ -375,6 +436,10 @@ class Config:
     timeouts: Annotated[Timeouts, Section("Durations between nodes, and at the end.", of=Timeouts)] = field(
         default_factory=Timeouts
     )
+    tls: Annotated[
+        Tls | None,
+        Section("TLS for clients, mutual TLS between nodes; without it all is on loopback.", of=Tls, optional=True),
+    ] = None
     log: Annotated[Log, Section("The daemon's own log.", of=Log)] = field(default_factory=Log)
     auth_token: str = field(default="", repr=False)  # from AUTH_TOKEN only: never in the file
     tokens_file: Annotated[
@@ -423,10 +488,13 @@ def parse(mapping: object, *, env: Mapping[str, str]) -> Config:
     return config
 
 
-def examine(mapping: object, *, env: Mapping[str, str], credential: str = "") -> tuple[Config | None, list[Fault]]:
+def examine(
+    mapping: object, *, env: Mapping[str, str], credential: str = "", tls_credential: str = ""
+) -> tuple[Config | None, list[Fault]]:
     """As :func:`parse`, but gives the faults as values, for who knows their lines in a file; no config with any.
 
-    ``credential`` is the path of the key that the service manager handed in: it stands for ``key``.
+    ``credential`` and ``tls_credential`` are the paths of keys that the service manager handed in: they stand for
+    ``key`` and ``tls.key``.
     """
     if not isinstance(mapping, Mapping):
         keys = ", ".join(key.name for key in keys_of(Config) if key.required)
@@ -436,7 +504,9 @@ def examine(mapping: object, *, env: Mapping[str, str], credential: str = "") ->
     overrides, env_faults = configrules.read_environment(draft, env)
     if credential:
         overrides["key_file"] = credential
-    draft |= overrides
+    if tls_credential and isinstance(draft.get("tls"), dict):
+        draft["tls"]["key_file"] = overrides["tls.key_file"] = tls_credential
+    draft |= {field: value for field, value in overrides.items() if "." not in field}
     read_faults = [fault for fault in reader.faults if not _made_good(fault, overrides)]
     faults = [*read_faults, *configrules.check(draft, reader.given, overrides), *env_faults]
     if faults:
@@ -449,6 +519,8 @@ def _made_good(fault: Fault, overrides: Draft) -> bool:
     """Whether what comes from outside stands for what is wrong in the file."""
     if fault.path == ("key",):
         return "key_file" in overrides and fault.on_key  # it is missing; one that is wrong may be the key itself
+    if fault.path == ("tls", "key"):
+        return "tls.key_file" in overrides and fault.on_key
     return fault.path == ("node",) and "node" in overrides
 
 

@@ -19,7 +19,7 @@ from replicad import configkeys
 from replicad.config import Config, examine
 from replicad.configkeys import Fault, path_part
 from replicad.errors import ConfigError
-from replicad.keys import credential_file
+from replicad.keys import TLS_CREDENTIAL, credential_file
 
 FILE_BYTES = 1 << 20  # a config of 31 nodes has about 10 KiB; YAML takes some 100 times its size in memory
 
@@ -48,14 +48,24 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ, *, signs: bool =
                 "put each node's public line under nodes, then start"
             ]
         )
-    config, faults = examine(document.value, env=env, credential=credential_file(env) or ("" if signs else os.devnull))
+    config, faults = examine(
+        document.value,
+        env=env,
+        credential=credential_file(env) or ("" if signs else os.devnull),
+        tls_credential=credential_file(env, TLS_CREDENTIAL) or ("" if signs else os.devnull),
+    )
     if (lines := fault_lines(path, document, faults)) or config is None:
         raise ConfigError(lines)
     folder = path.absolute().parent
+    tls = config.tls
+    if tls is not None:
+        certificate, key_file, ca = (str(folder / each) for each in (tls.certificate, tls.key_file, tls.ca))
+        tls = replace(tls, certificate=certificate, key_file=key_file, ca=ca)
     return replace(
         config,
         data_dir=str(folder / config.data_dir),
         key_file=str(folder / config.key_file),
+        tls=tls,
         tokens_file=str(folder / config.tokens_file) if config.tokens_file else "",
     )
 

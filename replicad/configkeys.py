@@ -36,9 +36,10 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Section(Key):
-    """A mapping with the keys of the dataclass ``of``."""
+    """A mapping with the keys of the dataclass ``of``; an ``optional`` one that is left out is None, not defaults."""
 
     of: type = object
+    optional: bool = False
 
     def form(self) -> str:
         return f"a mapping of {key_list(self.of)}"
@@ -128,7 +129,7 @@ class Reader:
                 self._read(key, given[name], (*path, name), draft)
             elif key.required:
                 self.faults.append(Fault((*path, name), "is missing", f"add it: {key.kind.doc}", on_key=True))
-            elif isinstance(key.kind, Section):
+            elif isinstance(key.kind, Section) and not key.kind.optional:
                 draft[key.field] = self.section(key.kind.of, None, (*path, name))
             else:
                 draft[key.field] = key.default
@@ -176,7 +177,7 @@ def build(section: type, draft: Draft) -> Any:
     values = dict(draft)
     for key in keys_of(section):
         match key.kind:
-            case Section(of=of):
+            case Section(of=of) if values[key.field] is not None:
                 values[key.field] = build(of, values[key.field])
             case Sections(of=of):
                 values[key.field] = tuple(build(of, item) for item in values[key.field])

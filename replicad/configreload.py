@@ -78,8 +78,11 @@ def _changes(section: type, running: Any, wanted: Any, prefix: Path) -> Iterator
     for key in keys_of(section):
         path, was, now = (*prefix, key.name), getattr(running, key.field), getattr(wanted, key.field)
         match key.kind:
+            case Section() if (was is None) != (now is None):
+                yield Change(path, _presence(was), _presence(now), live=False)
             case Section(of=of):
-                yield from _changes(of, was, now, path)
+                if was is not None:
+                    yield from _changes(of, was, now, path)
             case Sections() if len(was) != len(now):
                 yield Change(path, key.kind.show(was), key.kind.show(now), key.kind.live)
             case Sections(of=of):
@@ -91,12 +94,18 @@ def _changes(section: type, running: Any, wanted: Any, prefix: Path) -> Iterator
                 yield Change(path, kind.show(was), kind.show(now), kind.live)
 
 
+def _presence(section: Any) -> str:
+    return "left out" if section is None else "there"
+
+
 def _with_live(section: type, running: Any, wanted: Any) -> Any:
     """``running`` with what is live from ``wanted``."""
     values = {}
     for key in keys_of(section):
         was, now = getattr(running, key.field), getattr(wanted, key.field)
         if isinstance(key.kind, Section):
+            if was is None or now is None:
+                continue  # whether an optional section is there is not live
             values[key.field] = _with_live(key.kind.of, was, now)
         elif isinstance(key.kind, Sections) and not key.kind.live:
             if _same_entries(key.kind, was, now):

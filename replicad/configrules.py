@@ -34,6 +34,7 @@ def check(draft: Draft, given: set[Path], overrides: Draft) -> list[Fault]:
         *_nodes(draft),
         *_this_node(draft, overrides),
         *_loopback(draft),
+        *_mutual(draft, given),
         *_write_concern(draft),
         *_order(draft, given),
         *_queue(draft, given),
@@ -135,6 +136,8 @@ def _bare_key(line: str) -> str:
 
 
 def _loopback(draft: Draft) -> Iterator[Fault]:
+    if draft.get("tls") is not None:
+        return
     addresses: list[tuple[Path, str | None]] = [(("listen",), draft.get("listen"))]
     addresses += [(("nodes", i, "address"), node.get("address")) for i, node in enumerate(draft.get("nodes", []))]
     for path, address in addresses:
@@ -142,9 +145,43 @@ def _loopback(draft: Draft) -> Iterator[Fault]:
         if split and not is_loopback(split[0]):
             yield Fault(
                 path,
-                f"{shown(split[0])} is not a loopback address, and there is no TLS yet to protect others",
-                "use 127.0.0.1, [::1] or localhost; TLS comes in a later release",
+                f"{shown(split[0])} is not a loopback address, and without `tls` nothing would protect it",
+                "add the section tls; certificates are made by `replicad-cli pki init` and, for each node,"
+                " `replicad-cli pki issue node NAME --host HOST`",
             )
+
+
+def _mutual(draft: Draft, given: set[Path]) -> Iterator[Fault]:
+    """With tls every node has a mutual address, which is nobody's other address; without it nobody has."""
+    tls, nodes = draft.get("tls"), draft.get("nodes", [])
+    if tls is None:
+        if ("tls",) not in given:
+            for index, node in enumerate(nodes):
+                if node.get("mutual_address"):
+                    wrong = "is only used with TLS, and there is no section `tls`"
+                    yield Fault(("nodes", index, "mutual_address"), wrong, "add that, or remove this")
+        return
+    for index, node in enumerate(nodes):
+        path = ("nodes", index, "mutual_address")
+        if path not in given and not node.get("mutual_address"):
+            wrong = "is missing, and with tls the nodes dial each other there"
+            yield Fault(path, wrong, "add it: HOST:PORT, that node's tls.mutual_listen as others reach it", on_key=True)
+    mutual_addresses = [(path, value) for path, value in _values(nodes, "mutual_address") if value]
+    yield from _distinct(mutual_addresses, _canonical_address, "give every node a mutual address of its own")
+    taken = {_canonical_address(node["address"]): index for index, node in enumerate(nodes) if "address" in node}
+    for place, value in mutual_addresses:
+        other = taken.get(_canonical_address(value))
+        if other is not None:
+            wrong = f"is the same as {path_text(('nodes', other, 'address'))}, where no certificate is asked for"
+            yield Fault(place, wrong, "take another port")
+    listen, mutual = draft.get("listen"), tls.get("mutual_listen")
+    if listen and mutual and _canonical_address(listen) == _canonical_address(mutual):
+        wrong = "is the same as listen, where no certificate is asked for"
+        yield Fault(("tls", "mutual_listen"), wrong, "take another port")
+    if "warn_days" in tls and "notice_days" in tls and tls["warn_days"] > tls["notice_days"]:
+        key = "warn_days" if ("tls", "warn_days") in given else "notice_days"
+        wrong = f"tls.warn_days ({tls['warn_days']}) is above tls.notice_days ({tls['notice_days']})"
+        yield Fault(("tls", key), wrong, "a warning comes after the notices: lower the one or raise the other")
 
 
 def _write_concern(draft: Draft) -> Iterator[Fault]:

@@ -128,6 +128,9 @@ class Address(Text):
             return text
         return Bad(f"{shown(text)} is not HOST:PORT", "write it like 127.0.0.1:50052 or [::1]:50052, port 1 to 65535")
 
+    def show(self, value: Any) -> str:
+        return value or "none"
+
     def form(self) -> str:
         return "HOST:PORT, an IPv6 address in brackets, port 1 to 65535"
 

@@ -38,10 +38,12 @@ __all__ = [
     "read_again",
     "read_with_mode",
     "rights_beyond_owner",
+    "sync_folder",
     "write_new",
 ]
 
 CREDENTIAL = "node.key"  # as the unit's LoadCredential names it
+TLS_CREDENTIAL = "tls.key"
 
 FILE_BYTES = 16 << 10  # an Ed25519 PEM has 119; more is another file, and not to be read into memory whole
 _OWNER_ONLY = 0o600
@@ -99,10 +101,10 @@ def generate(name: str, path: str | Path, *, owner: tuple[int, int] | None = Non
     return Signer(name, private).verifier.line
 
 
-def credential_file(env: Mapping[str, str] = os.environ) -> str:
+def credential_file(env: Mapping[str, str] = os.environ, name: str = CREDENTIAL) -> str:
     """The key that systemd hands in (``LoadCredential=node.key:...``), as a path; "" when there is none."""
     folder = env.get("CREDENTIALS_DIRECTORY", "")
-    path = Path(folder) / CREDENTIAL
+    path = Path(folder) / name
     return str(path) if folder and path.exists() else ""
 
 

@@ -111,6 +111,18 @@ EVENTS: dict[str, Kind] = {
         "A stream whose client took nothing of it for timeouts.stalled was cut off.",
         repeats=True,
     ),
+    "certificate_taken": Kind(
+        "4a4019c179564bba93d0493f40afd887",
+        "The certificate, its key or the CA bundle have changed, and hold from now on.",
+    ),
+    "certificate_refused": Kind(
+        "613ceaf1c161497ca616db4d278d367f",
+        "What is in the files of tls now can't be taken; the certificate from before goes on.",
+        repeats=True,
+    ),
+    "certificate_ends": Kind(
+        "cd9235aa774c421082f917ddb26304cc", "The certificate, or a CA that it rests on, ends soon, or has expired."
+    ),
     "not_started": Kind("4bda738a035a4705bc4fabac86cdc44f", "Why the node did not start."),
     "fatal": Kind(
         "3ab4dafe490c485facc6400d0b330cb1", "The node stops for a fault, so as not to go on with what it can't trust."

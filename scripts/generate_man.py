@@ -36,7 +36,8 @@ ENVIRONMENT = {
     "PORT": "The port to listen on, in place of the one of listen in the config.",
     "MACHINE_ID": "This node's name, in place of node in the config.",
     "AUTH_TOKEN": "The token that clients and other nodes have to show, the same on all nodes. It has no other place.",
-    "CREDENTIALS_DIRECTORY": "Set by systemd. The file node.key in it, if there is one, is the node's key.",
+    "CREDENTIALS_DIRECTORY": "Set by systemd. The file node.key in it is the node's key, tls.key that of its"
+    " certificate; either may be missing.",
     "NOTIFY_SOCKET, WATCHDOG_USEC, JOURNAL_STREAM": "Set by systemd; see sd_notify(3) and systemd.exec(5).",
 }
 

@@ -14,7 +14,7 @@ from replicad import fernetkeys
 from replicad.cli.errors import Interrupted
 from replicad.cli.options import Session
 from replicad.client import AsyncClient, Encryption
-from replicad.client.settings import ADDRESS_VARIABLE, TOKEN_VARIABLE, make_settings
+from replicad.client.settings import ADDRESS_VARIABLE, TOKEN_VARIABLE, Settings, make_settings
 
 DEFAULT_TIMEOUT = "10s"  # a node that restarts is back by then
 
@@ -28,13 +28,26 @@ def node_addresses(session: Session) -> tuple[str, ...]:
     given = ",".join(session.addresses) or None
     where = "--address" if given else ADDRESS_VARIABLE
     try:
-        addresses = make_settings(given, token=None, timeout_s=1.0, write_concern=None).addresses
+        addresses = _settings(session, given).addresses
     except ValueError as exc:
-        raise click.UsageError(f"{where}: {exc}") from exc
+        text = str(exc)
+        raise click.UsageError(f"{where}: {text}" if "address" in text[:12] else text) from exc
     for address in addresses:
         if not 1 <= int(address.rpartition(":")[2]) <= MAX_PORT:
             raise click.UsageError(f"{where}: address {address!r} has no port from 1 to {MAX_PORT}")
     return addresses
+
+
+def _settings(session: Session, addresses: str | None) -> Settings:
+    return make_settings(
+        addresses,
+        token=None,
+        timeout_s=1.0,
+        write_concern=None,
+        ca=session.ca,
+        certificate=session.certificate,
+        key=session.key,
+    )
 
 
 def find_encryption(key_file: Path | None) -> Encryption | None:
@@ -48,7 +61,15 @@ def make_client(session: Session, *, timeout_s: float, encryption: Encryption | 
     token = os.environ.get(TOKEN_VARIABLE, "")
     if not (token.isascii() and token.isprintable()):  # never shown, not even a part of it
         raise click.UsageError(f"{TOKEN_VARIABLE}: a token is printable ASCII on one line, and this is not")
-    return AsyncClient(node_addresses(session), token=token, timeout_s=timeout_s, encryption=encryption)
+    return AsyncClient(
+        node_addresses(session),
+        token=token,
+        timeout_s=timeout_s,
+        ca=session.ca,
+        certificate=session.certificate,
+        key=session.key,
+        encryption=encryption,
+    )
 
 
 def run(work: Coroutine[Any, Any, _Result]) -> _Result:

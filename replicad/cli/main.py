@@ -42,6 +42,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("verify", "Prove a data folder, offline, with public keys alone."),
     "keys": ("keys", "Make, show and replace keys, of nodes and for encryption."),
     "tokens": ("tokens", "Make, list and withdraw tokens."),
+    "pki": ("pki", "Make a CA and certificates for nodes and clients."),
     "bench": ("bench.command", "Measure five workloads."),
     "completion": ("completion", "Print the completion script of a shell."),
 }
@@ -52,6 +53,9 @@ _EPILOG = epilog(
 Environment:
   REPLICAD_ADDRESS  HOST:PORT of nodes, with commas between
   AUTH_TOKEN        the cluster's bearer token; `ps` would show an option
+  REPLICAD_CA       TLS, to nodes whose certificate is of a CA in this file
+  REPLICAD_CERTIFICATE, REPLICAD_KEY
+                    files by which nodes know us, at their mutual addresses
   FERNET_KEY        keys that payloads are encrypted with, the newest first,
                     with commas between; or, in a file, a key a line:
   REPLICAD_FERNET_KEY_FILE

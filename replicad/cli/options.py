@@ -1,4 +1,4 @@
-"""What all commands take: --address, --output and --help; and the kinds of values that options have.
+"""What all commands take: --address, the TLS files, --output and --help; and the kinds of values that options have.
 
 Owns the reading of command line values. Must not know commands, and imports nothing that starts slowly.
 """
@@ -40,6 +40,9 @@ class Session:
 
     addresses: list[str] = field(default_factory=list)  # empty: REPLICAD_ADDRESS, or the client's default
     json: bool = False
+    ca: str | None = None  # None: from the environment
+    certificate: str | None = None
+    key: str | None = None
 
 
 def _add_addresses(ctx: click.Context, _: click.Parameter, values: tuple[str, ...]) -> None:
@@ -70,10 +73,33 @@ def address_option(help_text: str) -> Callable[[_Function], _Function]:
     )
 
 
+def _set_file(ctx: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        setattr(ctx.ensure_object(Session), str(parameter.name), value)
+
+
+def tls_options(function: _Function) -> _Function:
+    """Adds --ca, --certificate and --key, which every command has that speaks to nodes."""
+    for name, help_text in (
+        ("key", "Its private key.  [default: REPLICAD_KEY]"),
+        ("certificate", "Our certificate, for nodes' mutual addresses.  [default: REPLICAD_CERTIFICATE]"),
+        ("ca", "TLS, to nodes of these CAs.  [default: REPLICAD_CA, else no TLS]"),
+    ):
+        function = click.option(
+            f"--{name}",
+            type=click.Path(),
+            metavar="FILE",
+            callback=_set_file,
+            expose_value=False,
+            help=help_text,
+        )(function)
+    return function
+
+
 def common_options(function: _Function) -> _Function:
-    """Adds both."""
+    """Adds all of these."""
     text = "A node of the cluster; more than one may be given.  [default: REPLICAD_ADDRESS, else 127.0.0.1:50052]"
-    return address_option(text)(output_option(function))
+    return address_option(text)(tls_options(output_option(function)))
 
 
 def wants_json(arguments: Sequence[str]) -> bool:

@@ -6,6 +6,7 @@ Owns who is asked, and which account is believed for what: a node's own of itsel
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,8 @@ from replicad.errors import Forbidden, ServiceError, Unauthorized
 
 SHORT_ROOT = 12  # hex digits: enough to see two roots differ
 MIB = 1 << 20
+DAY_S = 86_400
+NOTED_DAYS = 30  # as the daemon's own default, tls.notice_days
 WELL = ("open", "following")  # states of nodes that do what they are for
 
 Answer = Status | ServiceError
@@ -49,7 +52,16 @@ class Row:
         """What a person should look at; "" for a node that is well."""
         seen = self.seen.detail if self.seen_by_master and self.seen is not None else ""
         own = self.own.detail if self.own is not None and self.own.state not in WELL else ""
-        return "; ".join(filter(None, (self.error, own, seen and f"the master says: {seen}")))
+        certificate = certificate_note(self.own.certificate_expires_ms, now_s=time.time()) if self.own else ""
+        return "; ".join(filter(None, (self.error, own, seen and f"the master says: {seen}", certificate)))
+
+
+def certificate_note(expires_ms: int, *, now_s: float) -> str:
+    """What to say of a certificate that ends then; "" while that is far, and for 0: no TLS."""
+    left_days = (expires_ms / 1000 - now_s) / DAY_S
+    if not expires_ms or left_days > NOTED_DAYS:
+        return ""
+    return f"its certificate ends in {left_days:.1f} days" if left_days > 0 else "its certificate has expired"
 
 
 @click.command(
@@ -60,8 +72,8 @@ State, sizes, root and memory are what the node says of itself; health and
   lag are as the master sees them. Exit code 0 when any node answers.
 Json, an object a node: cluster, node, address, reachable, error, role,
   state, epoch, size, commit_size, lag, root (hex), rss_bytes, health,
-  version, uptime_ms, master, commit_quorum, detail, note; null where it is
-  not known.""",
+  version, uptime_ms, master, commit_quorum, certificate_expires_ms, detail,
+  note; null where it is not known.""",
         """\
 Examples:
   replicad-cli status
@@ -215,6 +227,7 @@ def _fields(row: Row) -> dict[str, object]:
         "uptime_ms": own.uptime_ms if own else None,
         "master": own.master if own else None,
         "commit_quorum": own.commit_quorum if own else None,
+        "certificate_expires_ms": (own.certificate_expires_ms or None) if own else None,
         "detail": own.detail if own else None,
         "note": row.note,
     }

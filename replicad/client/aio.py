@@ -31,6 +31,7 @@ from replicad.client.reading import Range, Reader
 from replicad.client.retry import Route
 from replicad.client.sealed import Message, SealedPosts, opened
 from replicad.client.settings import Settings, checked_concern, checked_timeout, make_settings
+from replicad.client.tls import ClientTls
 from replicad.client.types import NodeKey, NodeStatus, Outcome, Posted, Record, Status
 from replicad.errors import BadRequest, NotFound, TooLarge, Unavailable
 from replicad.wire.parsing import parse_peer
@@ -54,9 +55,15 @@ class AsyncClient:
     read; ids and headers stay in the clear. None posts in the clear and hands out ciphertext as it is
     (``record.encrypted``); to take the keys from the environment give ``Encryption.from_environment()``.
 
+    ``ca``, ``certificate`` and ``key`` are PEM files; None takes them from REPLICAD_CA, REPLICAD_CERTIFICATE and
+    REPLICAD_KEY. With ``ca``, a bundle, every connection is TLS to a node whose certificate is of one of those CAs and
+    has the address's host among its names. With ``certificate`` and ``key`` the nodes know us by those; the addresses
+    are then those where a certificate is asked for (mutual_address in the nodes' config). Files that change are read
+    again: a renewed certificate needs no new client. A token is never sent to another machine without TLS.
+
     Use it as ``async with AsyncClient() as client``. Every error it raises for a post is a
     :class:`replicad.errors.ServiceError`, whose ``applied`` says whether the message is in the log: no, yes or unknown.
-    Raises ValueError for arguments that can never work.
+    Raises ValueError for arguments that can never work, ConfigError for TLS files that can't be used.
     """
 
     def __init__(
@@ -66,16 +73,26 @@ class AsyncClient:
         token: str | None = None,
         timeout_s: float = 10.0,
         write_concern: str | int | None = None,
+        ca: str | None = None,
+        certificate: str | None = None,
+        key: str | None = None,
         encryption: Encryption | None = None,
     ) -> None:
         self._settings: Settings = make_settings(
-            addresses, token=token, timeout_s=timeout_s, write_concern=write_concern
+            addresses,
+            token=token,
+            timeout_s=timeout_s,
+            write_concern=write_concern,
+            ca=ca,
+            certificate=certificate,
+            key=key,
         )
         if not isinstance(encryption, Encryption | None):
             raise ValueError(f"encryption is {type(encryption).__name__}; give Encryption.from_keys([...]) or the like")
         self._encryption = encryption
         self._rng = Random()  # noqa: S311 - jitter
-        self._connections = Connections(self._settings.token)
+        tls = self._settings.tls
+        self._connections = Connections(self._settings.token, ClientTls(tls) if tls else None)
         self._reader = Reader(
             self._settings.addresses, self._connections, timeout_s=self._settings.timeout_s, rng=self._rng
         )
@@ -304,6 +321,7 @@ class AsyncClient:
             commit_quorum=message.commit_quorum,
             detail=message.detail,
             key_id=message.key_id,
+            certificate_expires_ms=message.certificate_expires_ms,
         )
 
     async def _master_address(self) -> str:

@@ -12,6 +12,8 @@ from typing import Protocol, cast
 import grpc
 import grpc.aio
 
+from replicad.client.settings import stays_here
+from replicad.client.tls import ClientTls
 from replicad.errors import (
     BadRequest,
     Forbidden,
@@ -21,6 +23,7 @@ from replicad.errors import (
     Unauthorized,
     Unavailable,
 )
+from replicad.tlserrors import explain
 from replicad.wire.codec import error_from_trailer
 
 DETAILS_TRAILER = "grpc-status-details-bin"
@@ -63,10 +66,16 @@ class DuplexStream(ResponseStream, Protocol):
 class Connection:
     """A channel to one node. To be made and used inside a running loop."""
 
-    def __init__(self, address: str, token: str) -> None:
+    def __init__(self, address: str, token: str, tls: ClientTls | None = None) -> None:
         self.address = address
-        self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        if tls is None:
+            self._channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.aio.secure_channel(address, tls.credentials, options=CHANNEL_OPTIONS)
+        # An address that a node has named may be elsewhere, though those in the settings are not.
+        token = token if tls is not None or stays_here(address) else ""
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self._tls = tls
 
     async def call(self, method: str, request: bytes, *, timeout_s: float) -> bytes:
         """A single request and its response. Raises ServiceError."""
@@ -75,7 +84,7 @@ class Connection:
                 request, timeout=timeout_s, metadata=self._metadata
             )
         except grpc.aio.AioRpcError as exc:
-            raise service_error(exc, self.address) from exc
+            raise service_error(exc, self.address, self._tls) from exc
 
     def stream(self, method: str, request: bytes) -> ResponseStream:
         """A call whose responses are read one by one, as bytes."""
@@ -91,30 +100,48 @@ class Connection:
         await self._channel.close()
 
 
-async def read_bytes(stream: ResponseStream, address: str) -> bytes | None:
-    """The next response, or None at the stream's good end. Raises ServiceError."""
-    try:
-        response = await stream.read()
-    except grpc.aio.AioRpcError as exc:
-        raise service_error(exc, address) from exc
-    return None if response is grpc.aio.EOF else cast(bytes, response)
-
-
 class Connections:
-    """The client's connections by address, made on first use."""
+    """The client's connections by address, made on first use, and anew when the TLS files are other ones.
 
-    def __init__(self, token: str) -> None:
-        self._token = token
+    1. Calls under way on a connection from before go on: it is closed when the files change once more.
+    """
+
+    def __init__(self, token: str, tls: ClientTls | None = None) -> None:
+        self._token, self._tls = token, tls
         self._by_address: dict[str, Connection] = {}
+        self._before: list[Connection] = []
+        self._closing: set[asyncio.Task[None]] = set()
 
     def to(self, address: str) -> Connection:
+        if self._tls is not None and self._tls.renewed():
+            self._retire()
         connection = self._by_address.get(address)
         if connection is None:
-            connection = self._by_address[address] = Connection(address, self._token)
+            connection = self._by_address[address] = Connection(address, self._token, self._tls)
         return connection
 
+    async def read(self, stream: ResponseStream, address: str) -> bytes | None:
+        """The next response of a call to ``address``, or None at the stream's good end. Raises ServiceError."""
+        try:
+            response = await stream.read()
+        except grpc.aio.AioRpcError as exc:
+            raise self.error(exc, address) from exc
+        return None if response is grpc.aio.EOF else cast(bytes, response)
+
+    def error(self, exc: grpc.aio.AioRpcError, address: str) -> ServiceError:
+        """What the failure of a call to ``address`` means."""
+        return service_error(exc, address, self._tls)
+
+    def _retire(self) -> None:
+        for connection in self._before:
+            closing = asyncio.get_running_loop().create_task(connection.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+        self._before, self._by_address = list(self._by_address.values()), {}
+
     async def close(self) -> None:
-        connections, self._by_address = list(self._by_address.values()), {}
+        connections = [*self._by_address.values(), *self._before]
+        self._by_address, self._before = {}, []
         await asyncio.gather(*(connection.close() for connection in connections))
 
 
@@ -130,9 +157,10 @@ _BY_STATUS: dict[grpc.StatusCode, type[ServiceError]] = {
 }
 
 
-def service_error(exc: grpc.aio.AioRpcError, address: str) -> ServiceError:
+def service_error(exc: grpc.aio.AioRpcError, address: str, tls: ClientTls | None = None) -> ServiceError:
     """What a failed call means: the server's own word where its trailer has one, else by gRPC status.
 
+    ``tls`` is what the connection was made with.
     Without the server's word an error says nothing about frames that were sent before it: that is the caller's part.
     """
     for key, value in exc.trailing_metadata() or ():
@@ -143,4 +171,7 @@ def service_error(exc: grpc.aio.AioRpcError, address: str) -> ServiceError:
     status, text = exc.code(), f"{address}: {exc.details() or exc.code().name}"
     if status is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in text:  # gRPC's own limit on a message
         return TooLarge(text)
+    if status is grpc.StatusCode.UNAVAILABLE:
+        meaning = explain(text, secure=tls is not None, certificate=tls is not None and tls.shows_certificate)
+        text = f"{address}: {meaning} ({exc.details()})" if meaning else text
     return _BY_STATUS.get(status, InternalError)(text)

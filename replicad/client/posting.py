@@ -14,7 +14,7 @@ from random import Random
 import grpc.aio
 
 from replicad.client import methods
-from replicad.client.connection import CONNECT_TIMEOUT_S, Connections, DuplexStream, read_bytes, service_error
+from replicad.client.connection import CONNECT_TIMEOUT_S, Connections, DuplexStream
 from replicad.client.frames import BulkFrame, CallsFrame, Frame, outcomes_of, timeout_error
 from replicad.client.lanes import WINDOW_BYTES, Lane, LaneKey, Lanes
 from replicad.client.retry import Route, may_retry, next_delay
@@ -175,7 +175,7 @@ class Poster:
                 await stream.call.wait_for_connection()
             await self._greeted(stream)
         except grpc.aio.AioRpcError as exc:
-            self._end(stream, service_error(exc, address))
+            self._end(stream, self._connections.error(exc, address))
         except TimeoutError:
             self._end(stream, Unavailable(f"{address}: no connection within {CONNECT_TIMEOUT_S:g} s"))
         if stream.over:
@@ -223,7 +223,7 @@ class Poster:
 
     async def _read(self, stream: PostStream) -> None:
         try:
-            while (data := await read_bytes(stream.call, stream.address)) is not None:
+            while (data := await self._connections.read(stream.call, stream.address)) is not None:
                 stream.heard_at = self._loop.time()
                 stream.heard.set()
                 for result in decode_post_results(data):

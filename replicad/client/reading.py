@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from random import Random
 
 from replicad.client import methods
-from replicad.client.connection import Connections, ResponseStream, read_bytes
+from replicad.client.connection import Connections, ResponseStream
 from replicad.client.retry import Route, may_retry, next_delay
 from replicad.client.types import Record
 from replicad.errors import NotMaster, PeerError, RateLimited, ServiceError, Unavailable
@@ -160,11 +160,10 @@ class Reader:
             await asyncio.sleep(delay)
             wait_s = first_wait_s
 
-    @staticmethod
-    async def _response(stream: ResponseStream, address: str, wait_s: float) -> bytes | None:
+    async def _response(self, stream: ResponseStream, address: str, wait_s: float) -> bytes | None:
         try:
             async with asyncio.timeout(wait_s):
-                return await read_bytes(stream, address)
+                return await self._connections.read(stream, address)
         except TimeoutError as exc:
             raise Unavailable(f"{address}: no answer within {wait_s:g} s") from exc
 

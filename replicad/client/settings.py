@@ -7,21 +7,27 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from replicad.client.tls import TlsFiles
+from replicad.configvalues import is_loopback, split_address
 from replicad.errors import BadRequest
 
 DEFAULT_ADDRESS = "127.0.0.1:50052"
 ADDRESS_VARIABLE = "REPLICAD_ADDRESS"
 TOKEN_VARIABLE = "AUTH_TOKEN"  # noqa: S105 - the variable's name
+CA_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE = "REPLICAD_CA", "REPLICAD_CERTIFICATE", "REPLICAD_KEY"
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """1. ``addresses`` has at least one HOST:PORT, none twice. 2. ``timeout_s`` is positive and finite."""
+    """1. ``addresses`` has at least one HOST:PORT, none twice. 2. ``timeout_s`` is positive and finite.
+    3. Without ``tls`` and with a token, every address is on this machine.
+    """
 
     addresses: tuple[str, ...]
     token: str = field(repr=False)  # "" for none
     timeout_s: float
     write_concern: str  # "" for the server's default
+    tls: TlsFiles | None = None
 
 
 def make_settings(
@@ -30,6 +36,9 @@ def make_settings(
     token: str | None,
     timeout_s: float,
     write_concern: str | int | None,
+    ca: str | None = None,
+    certificate: str | None = None,
+    key: str | None = None,
     env: Mapping[str, str] = os.environ,
 ) -> Settings:
     """Settings from arguments, and from the environment where those are None. Raises ValueError."""
@@ -44,12 +53,39 @@ def make_settings(
         host, colon, port = address.rpartition(":")
         if not (host and colon and port.isdecimal()):
             raise ValueError(f"address {address!r} is not HOST:PORT")
+    token = env.get(TOKEN_VARIABLE, "") if token is None else token
+    tls = _tls_files(
+        env.get(CA_VARIABLE, "") if ca is None else ca,
+        env.get(CERTIFICATE_VARIABLE, "") if certificate is None else certificate,
+        env.get(KEY_VARIABLE, "") if key is None else key,
+    )
+    if token and tls is None and (open_to_all := [each for each in stripped if not stays_here(each)]):
+        raise ValueError(
+            f"the token would go to {open_to_all[0]} unencrypted, for all on the way to read; give the nodes' CA bundle"
+            f" (--ca, {CA_VARIABLE}), or reach them by a tunnel that ends on this machine"
+        )
     return Settings(
         addresses=stripped,
-        token=env.get(TOKEN_VARIABLE, "") if token is None else token,
+        token=token,
         timeout_s=checked_timeout(timeout_s),
         write_concern=checked_concern(write_concern),
+        tls=tls,
     )
+
+
+def stays_here(address: str) -> bool:
+    """Whether what is sent to HOST:PORT does not leave this machine."""
+    split = split_address(address)
+    return split is not None and is_loopback(split[0])
+
+
+def _tls_files(ca: str, certificate: str, key: str) -> TlsFiles | None:
+    if bool(certificate) != bool(key):
+        missing, there = ("key", "certificate") if certificate else ("certificate", "key")
+        raise ValueError(f"a {there} is given without its {missing}: --{missing} FILE, or REPLICAD_{missing.upper()}")
+    if certificate and not ca:
+        raise ValueError(f"a certificate is given without the CA bundle to know nodes by: --ca FILE, or {CA_VARIABLE}")
+    return TlsFiles(ca, certificate, key) if ca else None
 
 
 def checked_timeout(timeout_s: float) -> float:

@@ -38,10 +38,20 @@ class Client:
         token: str | None = None,
         timeout_s: float = 10.0,
         write_concern: str | int | None = None,
+        ca: str | None = None,
+        certificate: str | None = None,
+        key: str | None = None,
         encryption: Encryption | None = None,
     ) -> None:
         self._client = AsyncClient(
-            addresses, token=token, timeout_s=timeout_s, write_concern=write_concern, encryption=encryption
+            addresses,
+            token=token,
+            timeout_s=timeout_s,
+            write_concern=write_concern,
+            ca=ca,
+            certificate=certificate,
+            key=key,
+            encryption=encryption,
         )
         self._loop = asyncio.new_event_loop()
         self._lock = threading.Lock()  # between starting something in the loop and stopping it

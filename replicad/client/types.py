@@ -80,3 +80,4 @@ class Status(NamedTuple):
     key_id: str = (
         ""  # of the key that signs whatever is not on its disk yet, in hex; "" from a node of an earlier release
     )
+    certificate_expires_ms: int = 0  # when its certificate, or what that rests on, ends; 0 without TLS

@@ -41,12 +41,14 @@ class DevCluster:
         folder: Path,
         *,
         ports: Sequence[int],
+        mutual_ports: Sequence[int] = (),
         token: str | None = None,
         settings: Mapping[str, object] | None = None,
         command: Sequence[str] | None = None,
     ) -> Self:
         """A new cluster of ``len(ports)`` nodes, node-1 the master; see :func:`replicad.dev.layout.create`."""
-        return cls(layout.create(folder, ports=ports, token=token, settings=settings), command=command)
+        made = layout.create(folder, ports=ports, mutual_ports=mutual_ports, token=token, settings=settings)
+        return cls(made, command=command)
 
     @classmethod
     def open(cls, folder: Path, *, command: Sequence[str] | None = None) -> Self:

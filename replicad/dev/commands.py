@@ -31,9 +31,9 @@ LOOK_AGAIN_S = 1.0  # a node that another terminal started has no other way to m
 _DESCRIPTION = """\
 Run a cluster on this machine: node-1 (the master), node-2, ... on consecutive ports of 127.0.0.1.
 
-On the first run it makes keys, configs and a token in DIR; on every later one it goes on with what is there. Source
-DIR/env to use replicad-cli. Each node's pid is in DIR/NODE/pid, its log in DIR/NODE/log. A node that is killed stays
-dead until `replicad dev start NODE`. Ctrl-C or SIGTERM stops all nodes."""
+On the first run it makes keys, certificates, configs and a token in DIR; on every later one it goes on with what is
+there. Source DIR/env to use replicad-cli. Each node's pid is in DIR/NODE/pid, its log in DIR/NODE/log. A node that is
+killed stays dead until `replicad dev start NODE`. Ctrl-C or SIGTERM stops all nodes."""
 _START_DESCRIPTION = """\
 Start one node of a cluster that `replicad dev` made, and return when it is ready. It runs on by itself; a
 `replicad dev` that is up in the same DIR stops it with the others."""
@@ -48,7 +48,7 @@ def main(argv: list[str], *, command: Sequence[str] | None = None) -> int:
         if argv[:1] == ["start"]:
             return _start(_start_parser().parse_args(argv[1:]), command)
         options = _parser().parse_args(argv)
-        return run(options.dir, nodes=options.nodes, base_port=options.base_port, command=command)
+        return run(options.dir, nodes=options.nodes, base_port=options.base_port, tls=options.tls, command=command)
     except ReplicadError as error:
         print(f"replicad dev: {error}", file=sys.stderr)
         return error.exit_code
@@ -64,6 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_dir(parser)
     parser.add_argument(
         "--base-port", type=_number(1, MAX_PORT), metavar="PORT", help=f"node-1's; default: {DEFAULT_BASE_PORT}"
+    )
+    parser.add_argument(
+        "--tls",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="whether a new cluster uses TLS, with a CA of its own in DIR/pki; nodes then also listen, for each other,"
+        " on the ports behind; default: --tls",
     )
     parser.epilog = "See also: replicad dev start --help"
     return parser
@@ -105,6 +112,7 @@ def run(
     *,
     nodes: int | None = None,
     base_port: int | None = None,
+    tls: bool | None = None,
     command: Sequence[str] | None = None,
     then: Callable[[DevCluster], bool] | None = None,
 ) -> int:
@@ -113,7 +121,7 @@ def run(
     ``then`` is called once all nodes are ready, and says whether to stay up after it.
     """
     with _stop_signals() as stop_fd:
-        cluster = _open_or_create(folder, nodes=nodes, base_port=base_port, command=command)
+        cluster = _open_or_create(folder, nodes=nodes, base_port=base_port, tls=tls, command=command)
         with _only_one_dev(cluster):
             if running := cluster.running():
                 raise _still_running(cluster, running)
@@ -134,14 +142,25 @@ def run(
 
 
 def _open_or_create(
-    folder: Path, *, nodes: int | None, base_port: int | None, command: Sequence[str] | None
+    folder: Path, *, nodes: int | None, base_port: int | None, tls: bool | None, command: Sequence[str] | None
 ) -> DevCluster:
     if not layout.exists(folder):
         first, count = base_port or DEFAULT_BASE_PORT, nodes or DEFAULT_NODES
-        if first + count - 1 > MAX_PORT:
-            raise OperatorError(f"{count} ports from {first} on go beyond {MAX_PORT}; give a lower --base-port")
-        return DevCluster.create(folder, ports=range(first, first + count), command=command)
+        ports = range(first, first + count)
+        mutual_ports = range(0) if tls is False else range(ports.stop, ports.stop + count)
+        needed = len(ports) + len(mutual_ports)
+        if first + needed - 1 > MAX_PORT:
+            raise OperatorError(f"{needed} ports from {first} on go beyond {MAX_PORT}; give a lower --base-port")
+        return DevCluster.create(folder, ports=ports, mutual_ports=mutual_ports, command=command)
     cluster = DevCluster.open(folder, command=command)
+    if cluster.layout.tls:
+        layout.renew_certificates(cluster.layout.folder, [node.name for node in cluster.nodes])
+    if tls is not None and tls != cluster.layout.tls:
+        made, wanted = ("--tls", "--no-tls") if cluster.layout.tls else ("--no-tls", "--tls")
+        raise OperatorError(
+            f"the cluster in {folder} was made with {made}; leave {wanted} out to go on with it, or make another one "
+            "in another --dir"
+        )
     made_with = {"--nodes": len(cluster.nodes), "--base-port": int(cluster.nodes[0].address.rpartition(":")[2])}
     for option, asked in (("--nodes", nodes), ("--base-port", base_port)):
         if asked is not None and asked != made_with[option]:

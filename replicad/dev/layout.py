@@ -5,6 +5,7 @@ its log.
 
     DIR/token                 the bearer token that nodes and clients share, mode 0600
     DIR/env                   shell assignments for clients; there once the cluster is up
+    DIR/pki/                  with TLS: its CA, and a certificate for each node: see replicad/pki.py
     DIR/NODE/replicad.yaml    the node's config, its paths relative: the folder may be moved while nothing runs
     DIR/NODE/key              the node's private key, mode 0600
     DIR/NODE/data/            the node's log
@@ -23,15 +24,18 @@ import sysconfig
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import yaml
 
-from replicad import keys
+from replicad import keys, pki
 from replicad.configfile import load as load_config
 from replicad.errors import OperatorError
 
 CLUSTER = "dev"
+PKI = "pki"
+RENEWED_BEFORE = timedelta(days=60)  # a cluster for trying things out is to run without a thought of certificates
 FIRST_NODE = "node-1"
 TEST_PORTS = range(10_000, 32_768)  # net.ipv4.ip_local_port_range begins at 32768
 TOKEN_BYTES = 24  # 192 random bits: nobody guesses it, and its hex digits need no quoting anywhere
@@ -45,6 +49,7 @@ class DevNode:
     role: str  # master | worker, by its config
     address: str  # HOST:PORT
     folder: Path  # absolute
+    mutual_address: str = ""  # with TLS: where the other nodes dial it
 
     @property
     def config_file(self) -> Path:
@@ -70,6 +75,17 @@ class Layout:
     folder: Path  # absolute, without symlinks: it is compared with the command lines of processes
     nodes: tuple[DevNode, ...]
     token: str  # "" when the cluster has none
+    tls: bool = False
+
+    @property
+    def pki(self) -> Path:
+        """Its CA and certificates, with TLS."""
+        return self.folder / PKI
+
+    @property
+    def ca_file(self) -> str | None:
+        """The CA bundle for clients; None without TLS."""
+        return str(self.pki / "ca.crt") if self.tls else None
 
     @property
     def env_file(self) -> Path:
@@ -78,6 +94,8 @@ class Layout:
     def client_env(self) -> dict[str, str]:
         """What a client's environment needs to reach this cluster."""
         env = {"REPLICAD_ADDRESS": ",".join(node.address for node in self.nodes)}
+        if self.ca_file:
+            env["REPLICAD_CA"] = self.ca_file
         return env | ({"AUTH_TOKEN": self.token} if self.token else {})
 
     def publish_env(self) -> None:
@@ -96,12 +114,18 @@ def exists(folder: Path) -> bool:
 
 
 def create(
-    folder: Path, *, ports: Sequence[int], token: str | None = None, settings: Mapping[str, object] | None = None
+    folder: Path,
+    *,
+    ports: Sequence[int],
+    mutual_ports: Sequence[int] = (),
+    token: str | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> Layout:
     """Make a cluster of ``len(ports)`` nodes on 127.0.0.1, the first of them master; started again, it goes on.
 
-    ``token`` is what clients and nodes must show: "" for none, None for a random one. ``settings`` are more keys for
-    every node's config, as they stand in the file. Raises OperatorError when something can't be made, or is refused.
+    With ``mutual_ports``, as many, they use TLS, with a CA of their own. ``token`` is what clients and nodes must
+    show: "" for none, None for a random one. ``settings`` are more keys for every node's config, as they stand in the
+    file. Raises OperatorError when something can't be made, or is refused.
     """
     folder = folder.resolve()
     names = [f"node-{number}" for number in range(1, len(ports) + 1)]
@@ -115,6 +139,10 @@ def create(
             {"name": name, "address": f"127.0.0.1:{port}", "public_key": public_key}
             for name, port, public_key in zip(names, ports, public_keys, strict=True)
         ]
+        if mutual_ports:
+            renew_certificates(folder, names)
+            for entry, port in zip(nodes, mutual_ports, strict=True):
+                entry["mutual_address"] = f"127.0.0.1:{port}"
         for node in reversed(nodes):
             config = {
                 "cluster": CLUSTER,
@@ -126,12 +154,31 @@ def create(
                 "nodes": [dict(entry) for entry in nodes],
                 "reflection": True,  # it is for trying things out
                 **(settings or {}),
+                **(_tls_section(node, (settings or {}).get("tls")) if mutual_ports else {}),
             }
             text = "# Made by `replicad dev`, which takes it as it stands: change what you like between two runs.\n"
             write_private(folder / node["name"] / "replicad.yaml", text + yaml.safe_dump(config, sort_keys=False))
     except OSError as exc:
         raise OperatorError(f"{folder}: a cluster can't be made there: {exc}; give another --dir") from exc
     return load(folder)
+
+
+def _tls_section(node: Mapping[str, str], settings: object) -> dict[str, object]:
+    more = settings if isinstance(settings, Mapping) else {}
+    name = node["name"]
+    files = {"certificate": f"../{PKI}/{name}.crt", "key": f"../{PKI}/{name}.key", "ca": f"../{PKI}/ca.crt"}
+    return {"tls": {**files, "mutual_listen": node["mutual_address"], **more}}
+
+
+def renew_certificates(folder: Path, names: Sequence[str]) -> None:
+    """See to a CA in DIR/pki and to a certificate for each node that does not end soon. Raises OperatorError."""
+    now = datetime.now(UTC)
+    authority, _ = pki.Authority.create(folder / PKI, name="replicad dev CA", days=pki.CA_DAYS, now=now)
+    for name in names:
+        there = authority.find(name)
+        if there is None or there.expires_s < (now + RENEWED_BEFORE).timestamp():
+            hosts = ["localhost", "127.0.0.1", "::1"]
+            authority.issue(name, kind=pki.NODE, hosts=hosts, days=pki.LEAF_DAYS, now=now, force=there is not None)
 
 
 def load(folder: Path) -> Layout:
@@ -143,14 +190,15 @@ def load(folder: Path) -> Layout:
     nodes = []
     for name in names:
         config = load_config(folder / name / "replicad.yaml", env={})
-        nodes.append(DevNode(name, config.role, config.this_node.address, folder / name))
+        this = config.this_node
+        nodes.append(DevNode(name, config.role, this.address, folder / name, this.mutual_address))
     try:
         token = (folder / "token").read_text().strip()
     except FileNotFoundError:
         token = ""
     except OSError as exc:
         raise OperatorError(f"{exc.filename}: can't be read ({exc.strerror}); it must belong to you") from exc
-    return Layout(folder, tuple(nodes), token)
+    return Layout(folder, tuple(nodes), token, tls=bool(nodes[0].mutual_address))
 
 
 def free_ports(count: int) -> list[int]:

@@ -155,7 +155,7 @@ def spawn(node: DevNode, *, command: Sequence[str], token: str) -> Starting:
         with _only_one_starts(node), node.log_file.open("ab") as log:
             if (pid := pid_of(node)) is not None:
                 raise OperatorError(f"{node.name} is running already (pid {pid})")
-            _check_port(node)
+            _check_ports(node)
             log_start = log.tell()
             child = subprocess.Popen(
                 [*command, "--config", str(node.config_file)],
@@ -235,16 +235,21 @@ def _node_env(env: Mapping[str, str], *, token: str) -> dict[str, str]:
     return inherited | {"PYTHONPATH": os.pathsep.join(paths)} | ({"AUTH_TOKEN": token} if token else {})
 
 
-def _check_port(node: DevNode) -> None:
+def _check_ports(node: DevNode) -> None:
     """Say it before the daemon does, and in the words of this command."""
-    host, _, port = node.address.rpartition(":")
+    for address in filter(None, (node.address, node.mutual_address)):
+        _check_port(node, address)
+
+
+def _check_port(node: DevNode, address: str) -> None:
+    host, _, port = address.rpartition(":")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, int(port)))
         except OSError as exc:
             raise OperatorError(
-                f"{node.name} can't listen on {node.address} ({exc.strerror}); is another cluster there? Stop it, or "
+                f"{node.name} can't listen on {address} ({exc.strerror}); is another cluster there? Stop it, or "
                 "make this one in another --dir with another --base-port"
             ) from exc
 

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
-from cryptography import x509
-
-from replicad.access import ANONYMOUS, Book, Principal, Refused, Role, judge
+from replicad.access import ANONYMOUS, NODE_REFUSAL, Book, Principal, Refused, Role, judge
+from replicad.certificates import names_in
 from replicad.config import Config
 from replicad.rates import Rate
 
@@ -22,10 +20,11 @@ _BEARER = "Bearer "
 
 
 class Caller(NamedTuple):
-    """Who calls, and whether over TLS."""
+    """Who calls, whether over TLS, and the certificate (PEM) that was shown; empty for none."""
 
     principal: Principal
     secure: bool
+    certificate: bytes
 
 
 class Access:
@@ -46,30 +45,35 @@ class Access:
         """Whoever calls, who may. Raises Refused (401) or Forbidden (403)."""
         shown = context.auth_context()
         secure = is_secure(shown)
-        principal = self._principal(context, shown, by_certificate=secure and role is Role.NODE)
+        principal = self._node(shown) if secure and role is Role.NODE else self._client(context, shown)
         if principal is None:
             if secure or not self.book.is_open:
                 raise Refused("missing")
             principal = ANONYMOUS
         judge(principal, role, now_s=time.time(), secure=secure)
-        return Caller(principal, secure)
+        return Caller(principal, secure, peer_pem(shown))
 
-    def _principal(
-        self, context: Context, shown: Mapping[str, Sequence[bytes]], *, by_certificate: bool
-    ) -> Principal | None:
+    def _client(self, context: Context, shown: Mapping[str, Sequence[bytes]]) -> Principal | None:
         tokens = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
-        if tokens and not self.book.is_open and not by_certificate:
+        if tokens and not self.book.is_open:
             [token, *more] = tokens
             found = self.book.by_token(token.removeprefix(_BEARER))
             if found is None or more or not token.startswith(_BEARER):
                 raise Refused("wrong")
             return found
-        names = names_in(b"".join(shown.get("x509_pem_cert", ())))
+        names = names_in(peer_pem(shown))  # gRPC's own list of a certificate's names has all kinds of them
         if not names:
             return None
         found = self.book.by_certificate(names)
         if found is None:
             raise Refused("unknown")
+        return found
+
+    def _node(self, shown: Mapping[str, Sequence[bytes]]) -> Principal:
+        """By its certificate alone, and not by one that is only a client's."""
+        found = self.book.by_certificate(names_in(peer_pem(shown), of_server=True))
+        if found is None:
+            raise Refused("unknown" if shown.get("x509_pem_cert") else "missing", text=NODE_REFUSAL)
         return found
 
     def again(self, caller: Caller, role: Role) -> None:
@@ -87,13 +91,6 @@ def is_secure(shown: Mapping[str, Sequence[bytes]]) -> bool:
     return any(kind in (b"ssl", b"tls") for kind in shown.get("transport_security_type", ()))
 
 
-@lru_cache(maxsize=1024)  # a certificate comes with each call on its connection
-def names_in(pem: bytes) -> frozenset[str]:
-    """The DNS names among a certificate's alternative names (RFC 5280, 4.2.1.6); gRPC's own list has all kinds."""
-    if not pem:
-        return frozenset()
-    try:
-        extension = x509.load_pem_x509_certificate(pem).extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except (ValueError, x509.ExtensionNotFound):
-        return frozenset()
-    return frozenset(name.lower() for name in extension.value.get_values_for_type(x509.DNSName))
+def peer_pem(shown: Mapping[str, Sequence[bytes]]) -> bytes:
+    """The certificate, with its chain, in a call's auth_context; empty for none."""
+    return b"".join(part for key in ("x509_pem_cert", "x509_pem_cert_chain") for part in shown.get(key, ()))

@@ -47,8 +47,10 @@ class Gate:
     ``limits.principal_calls`` calls of one principal; of each method that is open to all ``limits.open_calls``.
     """
 
-    def __init__(self, config: Config, *, log: Logger) -> None:
+    def __init__(self, config: Config, *, log: Logger, admit: Callable[[Context], object] = lambda _: None) -> None:
+        """``admit`` looks at a call's connection before anything else is looked at, and raises Unauthorized."""
         limits, timeouts = config.limits, config.timeouts
+        self._admit = admit
         self.access = Access(config)
         self._guard = Guard(free=limits.auth_failures, longest_s=timeouts.auth_delay_s, log=log)
         self._live = LiveCalls(self.access.again, stalled_s=timeouts.stalled_s)
@@ -66,12 +68,17 @@ class Gate:
         self.access.configure(config)
         self._live.look()
 
+    def end_untrusted(self, believes: Callable[[bytes], bool]) -> None:
+        """End the streams on connections whose certificate is not believed any more."""
+        self._live.end_untrusted(believes)
+
     # --- who may come in --------------------------------------------------------------------------------------------
 
     async def _caller(self, context: Context, role: Role | None) -> Caller:
         """Who calls. Raises ServiceError; 401 is the same whatever is wrong, and waits where there were many."""
         if role is OPEN:
-            return Caller(ANONYMOUS, False)
+            return Caller(ANONYMOUS, secure=False, certificate=b"")
+        self._admit(context)
         peer = context.peer()
         self._guard.check(peer)
         try:

@@ -17,11 +17,12 @@ from grpc import aio
 
 from replicad.backoff import backoff_s
 from replicad.config import Timeouts
-from replicad.core.frames import Ack, AppendBatch, MasterFrame, Refused, WorkerFrame
+from replicad.core.frames import Ack, AppendBatch, Hello, MasterFrame, Refused, WorkerFrame
 from replicad.core.worker import Worker
 from replicad.errors import PeerError
 from replicad.logs import Logger
 from replicad.runtime import Runtime
+from replicad.tlserrors import explain
 from replicad.transport.calls import Context
 from replicad.wire.codec import decode_master_frame, decode_worker_frame, encode_master_frame, encode_worker_frame
 
@@ -92,7 +93,13 @@ class Dialer:
         metadata: tuple[tuple[str, str], ...],
         timeouts: Timeouts,
         log: Logger,
+        credentials: Callable[[], grpc.ChannelCredentials] | None = None,
     ) -> None:
+        """``credentials`` gives those for a new connection, which must be to ``name`` by its certificate; None: no
+        TLS."""
+        self._credentials = credentials
+        self._outbox: Outbox | None = None
+        self._redials = 0
         self._name, self._address, self._runtime = name, address, runtime
         self._encode, self._metadata, self._timeouts, self._log = encode, metadata, timeouts, log
         self._rng = random.Random()  # noqa: S311 - jitter
@@ -100,6 +107,12 @@ class Dialer:
     def configure(self, timeouts: Timeouts) -> None:
         """Go by ``timeouts`` from the next try on."""
         self._timeouts = timeouts
+
+    def redial(self, reason: str) -> None:
+        """End the stream that is open or is about to; the next one is on a new connection."""
+        self._redials += 1
+        if self._outbox is not None:
+            self._outbox.hang_up(reason)
 
     async def run(self) -> None:
         """Keep a stream to the worker; back off with jitter while it can't be had, or ends before any use of it."""
@@ -118,17 +131,19 @@ class Dialer:
 
         A worker that answers only to refuse is of no use: dialled again at once, it would refuse at once.
         """
-        outbox = Outbox(self._encode)
+        outbox, redials = Outbox(self._encode), self._redials
         loop, followed, reason, up = asyncio.get_running_loop(), False, "the stream ended", False
-        async with aio.insecure_channel(self._address, options=_CHANNEL) as channel:
+        async with self._channel() as channel:
             try:
                 async with asyncio.timeout(self._timeouts.unhealthy_s):
                     await _connect(channel, self._address)
                 replicate: aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(REPLICATE)
                 call = replicate(aiter(outbox), metadata=self._metadata)
-                up = True
+                up, self._outbox = True, outbox
                 outbox.on_hang_up = lambda: loop.call_later(HANG_UP_S, call.cancel)
                 self._runtime.peer_up(self._name, outbox)
+                if redials != self._redials:
+                    outbox.hang_up("asked to dial again")
                 while (data := await call.read()) is not aio.EOF:
                     frame = decode_worker_frame(cast(bytes, data))
                     followed = followed or isinstance(frame, Ack)
@@ -147,18 +162,36 @@ class Dialer:
             except aio.AioRpcError as exc:
                 reason = f"{exc.code().name}: {exc.details()}"
             finally:
+                self._outbox = None
                 if up:
                     outbox.hang_up(reason)
                     self._runtime.peer_down(self._name, outbox, outbox.reason or reason)
         return followed, outbox.reason or reason
+
+    def _channel(self) -> aio.Channel:
+        if self._credentials is None:
+            return aio.insecure_channel(self._address, options=_CHANNEL)
+        options = [*_CHANNEL, ("grpc.ssl_target_name_override", self._name)]
+        return aio.secure_channel(self._address, self._credentials(), options=options)
 
 
 async def _connect(channel: aio.Channel, address: str) -> None:
     """Raises ConnectionError at the first try that fails: gRPC's own waiting between tries is longer than ours."""
     while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
         if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-            raise ConnectionError(f"nobody takes connections at {address}")
+            raise ConnectionError(await _why(channel) or f"nobody takes connections at {address}")
         await channel.wait_for_state_change(state)
+
+
+async def _why(channel: aio.Channel) -> str:
+    """Why TLS did not come about on a channel that failed to connect; "" when it was not TLS. Only a call is told."""
+    try:
+        ask: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(REPLICATE)
+        await ask(b"", timeout=HANG_UP_S)
+    except aio.AioRpcError as exc:
+        meaning = explain(exc.details() or "", secure=True, certificate=True)
+        return f"{meaning} ({exc.details()})" if meaning else ""
+    return ""
 
 
 def _is_cancelled() -> bool:
@@ -170,8 +203,11 @@ def _is_cancelled() -> bool:
 class Acceptor:
     """The worker's side: the handler of Replicate. Each stream is a peer of its own to the machine."""
 
-    def __init__(self, runtime: Runtime, *, log: Logger) -> None:
-        self._runtime, self._log = runtime, log
+    def __init__(
+        self, runtime: Runtime, *, log: Logger, names: Callable[[Context], frozenset[str]] | None = None
+    ) -> None:
+        """``names`` gives those in a caller's certificate, of which the master's must be one; None: no TLS."""
+        self._runtime, self._log, self._names = runtime, log, names
         self._streams = itertools.count(1)
 
     async def replicate(self, requests: object, context: Context, author: str) -> AsyncGenerator[bytes, None]:
@@ -195,10 +231,13 @@ class Acceptor:
         reason = "the master ended the stream"
         try:
             while (data := await context.read()) is not aio.EOF:
-                self._runtime.frame_arrived(peer, outbox, decode_master_frame(data))
+                frame = decode_master_frame(data)
+                if self._names is not None and isinstance(frame, Hello) and frame.master not in self._names(context):
+                    raise PeerError("certificate", f"the caller's certificate is not that of {frame.master}")
+                self._runtime.frame_arrived(peer, outbox, frame)
         except PeerError as exc:
             reason = f"{exc.reason}: {exc}"
-            self._log.error("refused", f"a frame of {context.peer()} is malformed: {exc}", reason=exc.reason)
+            self._log.error("refused", f"a frame of {context.peer()}: {exc}", reason=exc.reason)
             outbox.send(Refused(exc.reason, str(exc), 0))
         except (grpc.RpcError, asyncio.CancelledError):
             reason = "the master's stream broke"

@@ -58,6 +58,12 @@ class LiveCalls:
         if self._calls:
             self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._tick)
 
+    def end_untrusted(self, believes: Callable[[bytes], bool]) -> None:
+        """End those on connections whose certificate is not believed any more."""
+        for call in list(self._calls):
+            if call.caller.certificate and not believes(call.caller.certificate):
+                call.end(Unavailable("the CA of this connection's certificate was withdrawn; connect again"))
+
     def look(self) -> None:
         """End those that are to end."""
         now = asyncio.get_running_loop().time()

@@ -17,6 +17,7 @@ from replicad.core.master import Master
 from replicad.errors import NotMaster, OutcomeUnknown, RateLimited, ServiceError, TooLarge, Unavailable
 from replicad.rates import Rates
 from replicad.runtime import Runtime
+from replicad.transport.addresses import address_of
 from replicad.transport.calls import Context
 from replicad.wire.codec import (
     FrameError,
@@ -61,7 +62,7 @@ class Posting:
         runtime, limits = self._runtime, self._config.limits
         if not isinstance(runtime.machine, Master):
             master = runtime.machine.master
-            address = next((node.address for node in self._config.nodes if node.name == master), "")
+            address = address_of(self._config, master)
             known = f"the master is {master} at {address}" if master else "it does not know the master yet"
             raise NotMaster(f"{self._config.node} is a worker; {known}", master=master, master_address=address)
         if self.stopping:

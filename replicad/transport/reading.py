@@ -14,6 +14,7 @@ from replicad.core.batch import Batch
 from replicad.core.master import Master
 from replicad.errors import BadRequest, NotMaster, Unavailable
 from replicad.runtime import LEVELS, Runtime
+from replicad.transport.addresses import address_of
 from replicad.transport.calls import Context, parse_request
 from replicad.wire.codec import decode_records, encode_list_response, encode_records
 from replicad.wire.parsing import MAX_PLACE
@@ -94,7 +95,7 @@ class Reading:
         if level == "linearizable":
             machine = self._runtime.machine
             if not isinstance(machine, Master):
-                address = next((n.address for n in self._config.nodes if n.name == machine.master), "")
+                address = address_of(self._config, machine.master)
                 raise NotMaster(
                     "a linearizable read is answered by the master", master=machine.master, master_address=address
                 )

@@ -26,6 +26,7 @@ from replicad.transport.reading import Reading
 from replicad.transport.reflection import SERVICES as REFLECTION
 from replicad.transport.reflection import Reflection
 from replicad.transport.status import Status
+from replicad.transport.tls import NodeTls, node_names
 from replicad.wire.v1 import health_pb2, log_pb2, replication_pb2
 
 LOG = "/replicad.wire.v1.Log"
@@ -37,16 +38,20 @@ RECORD_OVERHEAD_BYTES = 600  # leaf, salt and framing of one record, at the long
 class Server:
     """1. ``start`` returns when the port takes calls, or raises OperatorError."""
 
-    def __init__(self, config: Config, runtime: Runtime, *, key_id: Callable[[], str], log: Logger) -> None:
+    def __init__(
+        self, config: Config, runtime: Runtime, *, key_id: Callable[[], str], log: Logger, tls: NodeTls | None = None
+    ) -> None:
         """``key_id`` tells which key signs all that is not on disk yet."""
-        self._config, self._runtime, self._log = config, runtime, log
+        self._config, self._runtime, self._log, self._tls = config, runtime, log, tls
         for logger in ("grpc._cython.cygrpc", "asyncio"):  # the latter hears of it from older releases of gRPC
             logging.getLogger(logger).addFilter(_is_news)
         self.health = Health()
         self.posting = Posting(runtime, config)
-        self._reading, self._status = Reading(runtime, config), Status(runtime, config, key_id=key_id)
+        expires_ms = (lambda: tls.identity.expires_ms) if tls else (lambda: 0)
+        self._reading = Reading(runtime, config)
+        self._status = Status(runtime, config, key_id=key_id, certificate_expires_ms=expires_ms)
         limits = config.limits
-        self._gate = Gate(config, log=log)
+        self._gate = Gate(config, log=log, admit=tls.admit if tls else lambda _: None)
         self._rates = self.posting.rates
         self._set_rates(config)
         records = limits.batch_records * RECORD_OVERHEAD_BYTES
@@ -69,7 +74,7 @@ class Server:
     def _methods(self) -> dict[str, Callable[[Role | None], Any]]:
         """Each method's handler, for the role that the rules ask for."""
         reading, status = self._reading, self._status
-        acceptor = Acceptor(self._runtime, log=self._log)
+        acceptor = Acceptor(self._runtime, log=self._log, names=node_names if self._tls else None)
         methods = {
             f"{LOG}/Post": self._unary(self._post),
             f"{LOG}/PostStream": self._both(self.posting.post_stream),
@@ -116,15 +121,20 @@ class Server:
         for part in (self.posting, self._reading, self._status):
             part.configure(config)
 
+    def end_untrusted(self) -> None:
+        """End the streams on connections whose certificate is not believed any more."""
+        if self._tls is not None:
+            self._gate.end_untrusted(self._tls.believes)
+
     async def start(self) -> None:
-        listen = self._config.listen
-        refusal = OperatorError(f"cannot listen on {listen}: is another program there? change listen or PORT")
-        try:
-            port = self._server.add_insecure_port(listen)
-        except RuntimeError as exc:
-            raise refusal from exc
-        if not port:
-            raise refusal
+        tls, config = self._tls, self._config
+        if tls is None or config.tls is None:
+            _add_port(self._server.add_insecure_port, config.listen, "listen or PORT")
+        else:
+            open_port, mutual_port = tls.server_credentials(mutual=False), tls.server_credentials(mutual=True)
+            add = self._server.add_secure_port
+            _add_port(lambda address: add(address, open_port), config.listen, "listen or PORT")
+            _add_port(lambda address: add(address, mutual_port), config.tls.mutual_listen, "tls.mutual_listen")
         await self._server.start()
 
     async def stop(self, grace_s: float) -> None:
@@ -136,6 +146,17 @@ class Server:
 
 
 STOP_CALLS_S = 0.5  # for the last answers to go out; tails and replication would never end by themselves
+
+
+def _add_port(add: Callable[[str], int], address: str, key: str) -> None:
+    """Raises OperatorError when it can't be had: as older releases of gRPC tell by 0, newer ones by RuntimeError."""
+    refusal = OperatorError(f"cannot listen on {address}: is another program there? change {key}")
+    try:
+        port = add(address)
+    except RuntimeError as exc:
+        raise refusal from exc
+    if not port:
+        raise refusal
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -18,6 +18,7 @@ from replicad.core.record import MAX_ID_BYTES, parse_leaf
 from replicad.errors import BadRequest, NotFound, Unavailable
 from replicad.nodekeys import keys_of
 from replicad.runtime import Runtime, read_contents
+from replicad.transport.addresses import address_for_caller, address_of
 from replicad.transport.calls import parse_request
 from replicad.wire.codec import decode_records
 from replicad.wire.v1 import log_pb2 as pb
@@ -26,8 +27,17 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Status:
-    def __init__(self, runtime: Runtime, config: Config, *, key_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        config: Config,
+        *,
+        key_id: Callable[[], str],
+        certificate_expires_ms: Callable[[], int] = lambda: 0,
+    ) -> None:
+        """``certificate_expires_ms`` is when this node's certificate ends; 0 without TLS."""
         self._runtime, self._config, self._key_id = runtime, config, key_id
+        self._certificate_expires_ms = certificate_expires_ms
         self._started = time.monotonic()
 
     def configure(self, config: Config) -> None:
@@ -57,13 +67,14 @@ class Status:
             commit_size=commit_size,
             root=root,
             master=master,
-            master_address=next((node.address for node in config.nodes if node.name == master), ""),
+            master_address=address_of(config, master),
             uptime_ms=int((time.monotonic() - self._started) * 1000),
             rss_bytes=rss_bytes(),
             nodes=self._nodes(),
             commit_quorum=config.commit_quorum,
             detail=machine.detail,
             key_id=self._key_id(),
+            certificate_expires_ms=self._certificate_expires_ms(),
         ).SerializeToString()
 
     def _nodes(self) -> list[pb.NodeStatus]:
@@ -71,7 +82,8 @@ class Status:
         nodes = []
         for node in config.nodes:
             keys = [pb.NodeKey(key_id=key.key_id, until=key.until) for key in keys_of(node)]
-            seen = pb.NodeStatus(name=node.name, address=node.address, role="worker", health="unknown", keys=keys)
+            address = address_for_caller(node)
+            seen = pb.NodeStatus(name=node.name, address=address, role="worker", health="unknown", keys=keys)
             if node.name == config.node:
                 seen.role, seen.health, seen.size = config.role, "self", machine.log.stored_size
             elif isinstance(machine, Master):

@@ -55,7 +55,8 @@ class Terminal:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.cluster = DevCluster(create(folder / "replicad-dev", ports=free_ports(3)))
+        ports = free_ports(6)  # as `replicad dev` makes it: with TLS
+        self.cluster = DevCluster(create(folder / "replicad-dev", ports=ports[:3], mutual_ports=ports[3:]))
         self._env = programs_env(folder / "bin")
         self._output = folder / "output"
         self.dev: subprocess.Popen[bytes] | None = None

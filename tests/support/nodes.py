@@ -35,13 +35,20 @@ _GRPC_TRACEBACK = re.compile(
 
 @contextmanager
 def running_cluster(
-    folder: Path, *, nodes: int = 3, settings: Mapping[str, object] | None = None, start: Sequence[str] | None = None
+    folder: Path,
+    *,
+    nodes: int = 3,
+    tls: bool = False,
+    settings: Mapping[str, object] | None = None,
+    start: Sequence[str] | None = None,
 ) -> Iterator[DevCluster]:
     """A cluster of real processes in ``folder``; ``start`` names who is started at once (None: all).
 
     At the end all are stopped, and their logs are looked through: see :func:`check_logs`.
     """
-    cluster = DevCluster.create(folder, ports=free_ports(nodes), token=TOKEN, settings=settings)
+    ports = free_ports(2 * nodes)
+    mutual_ports = ports[nodes:] if tls else []
+    cluster = DevCluster.create(folder, ports=ports[:nodes], mutual_ports=mutual_ports, token=TOKEN, settings=settings)
     try:
         if start is None:
             cluster.start()
@@ -67,8 +74,8 @@ def events(node: DevNode) -> list[str]:
 def check_logs(cluster: DevCluster) -> None:
     """What holds of every log: one line an event, nothing from past the log, no token, no key, no bug of ours."""
     for node in cluster.nodes:
-        key = node.folder / "key"
-        private = key.read_text().split() if key.exists() else []
+        keys_of_node = (node.folder / "key", cluster.layout.pki / f"{node.name}.key")
+        private = [part for key in keys_of_node if key.exists() for part in key.read_text().split()]
         log = node.log_file.read_text() if node.log_file.exists() else ""
         for line in _GRPC_TRACEBACK.sub("", log).splitlines():
             assert _EVENT.fullmatch(line), f"{node.name} wrote what is no event: {line}"

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 _MODULES = {"replicad": "replicad", "replicad-cli": "replicad.cli"}
 #: A client's settings: a test's programs must not find somebody's own cluster.
-_NOT_INHERITED = ("REPLICAD_ADDRESS", "AUTH_TOKEN")
+_NOT_INHERITED = ("REPLICAD_ADDRESS", "AUTH_TOKEN", "REPLICAD_CA", "REPLICAD_CERTIFICATE", "REPLICAD_KEY")
 
 
 def programs_env(folder: Path) -> dict[str, str]:

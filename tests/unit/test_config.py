@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicad.config import MIB, Config, Limits, Log, Timeouts, WriteConcernDefaults, examine, parse
+from replicad.config import MIB, Config, Limits, Log, Timeouts, Tls, WriteConcernDefaults, examine, parse
 from replicad.configkeys import KeyInfo, keys_of, walk_keys
 from replicad.configvalues import Duration, Size, is_loopback, join_address, split_address
 from replicad.errors import ConfigError
@@ -52,10 +52,51 @@ def with_node(index: int, **changes: Any) -> dict[str, Any]:
     return mapping
 
 
+def with_tls(node_3: Any = "log-3.example.org:6003", **changes: Any) -> dict[str, Any]:
+    """A good mapping with TLS, on addresses beyond this machine."""
+    mapping = sample(listen="0.0.0.0:50052")
+    for entry, mutual in zip(
+        mapping["nodes"], ("log-1.example.org:6001", "log-2.example.org:6002", node_3), strict=True
+    ):
+        if mutual is not None:
+            entry["mutual_address"] = mutual
+    tls = {"certificate": "tls.crt", "key": "tls.key", "ca": "ca.crt", "mutual_listen": "0.0.0.0:6001", **changes}
+    mapping["tls"] = {key: value for key, value in tls.items() if value is not ...}
+    return mapping
+
+
 def faults_of(mapping: object, env: dict[str, str] | None = None) -> list[str]:
     with pytest.raises(ConfigError) as caught:
         parse(mapping, env=env or {})
     return caught.value.faults
+
+
+def test_with_tls_any_address_may_be_listened_on() -> None:
+    config = parse(with_tls(), env={})
+    assert config.tls == Tls(certificate="tls.crt", key_file="tls.key", ca="ca.crt", mutual_listen="0.0.0.0:6001")
+    assert config.this_node.mutual_address == "log-1.example.org:6001"
+    assert parse(sample(), env={}).tls is None
+
+
+def test_an_empty_tls_section_is_not_taken_for_one_that_is_left_out() -> None:
+    mapping = with_tls()
+    mapping["tls"] = None
+    faults = faults_of(mapping)
+    assert [fault.split(":")[0] for fault in faults[:4]] == [
+        "tls.certificate", "tls.key", "tls.ca", "tls.mutual_listen"
+    ]  # fmt: skip
+
+
+def test_the_tls_key_as_a_credential_stands_for_the_one_in_the_file() -> None:
+    for mapping in (with_tls(key=...), with_tls()):
+        config, faults = examine(mapping, env={}, tls_credential="/run/credentials/tls.key")
+        assert not faults
+        assert config
+        assert config.tls
+        assert config.tls.key_file == "/run/credentials/tls.key"
+    config, faults = examine(sample(), env={}, tls_credential="/run/credentials/tls.key")
+    assert config
+    assert config.tls is None
 
 
 def test_a_config_with_the_required_keys_alone_has_all_defaults() -> None:
@@ -135,14 +176,42 @@ FAULTS: dict[str, tuple[object, str, str]] = {
     "bare IPv6": (sample(listen="::1:50052"), "listen: '::1:50052' is not HOST:PORT", "[::1]:50052"),
     "listen beyond loopback": (
         sample(listen="0.0.0.0:50052"),
-        "listen: '0.0.0.0' is not a loopback address, and there is no TLS yet",
-        "use 127.0.0.1, [::1] or localhost; TLS comes in a later release",
+        "listen: '0.0.0.0' is not a loopback address, and without `tls` nothing would protect it",
+        "`replicad-cli pki init` and, for each node, `replicad-cli pki issue node NAME --host HOST`",
     ),
     "address beyond loopback": (
         with_node(1, address="log-2.example.org:50052"),
         "nodes[1].address: 'log-2.example.org' is not a loopback",
-        "TLS comes in a later release",
+        "add the section tls",
     ),
+    "tls without mutual addresses": (
+        with_tls(node_3=None),
+        "nodes[2].mutual_address: is missing, and with tls the nodes dial each other there",
+        "tls.mutual_listen",
+    ),
+    "mutual address without tls": (
+        with_node(1, mutual_address="127.0.0.1:6002"),
+        "nodes[1].mutual_address: is only used with TLS",
+        "add that, or remove this",
+    ),
+    "same mutual address": (
+        with_tls(node_3="log-2.example.org:6002"),
+        "nodes[2].mutual_address: is the same as nodes[1].mutual_address",
+        "of its own",
+    ),
+    "mutual address that is an address": (
+        with_tls(node_3="127.0.0.1:50053"),
+        "nodes[2].mutual_address: is the same as nodes[1].address, where no certificate is asked for",
+        "another port",
+    ),
+    "mutual_listen that is listen": (
+        with_tls(mutual_listen="0.0.0.0:50052"),
+        "tls.mutual_listen: is the same as listen",
+        "another port",
+    ),
+    "tls empty of a path": (with_tls(ca=...), "tls.ca: is missing", "CA bundle"),
+    "warnings before notices": (with_tls(warn_days=31), "tls.warn_days: tls.warn_days (31) is above", "lower"),
+    "private key as tls.key": (with_tls(key=f"{PEM_HEAD}x"), "tls.key: holds a private key (not shown)", "file"),
     "nodes not a list": (sample(nodes={"a": 1}), "nodes: is a mapping, not a list", "name, address, public_key"),
     "no nodes": (sample(nodes=[]), "nodes: has 0 entries", "list 1 to 31"),
     "node not a mapping": (sample(nodes=["node-1"]), "nodes[0]: is 'node-1', not a mapping", "name, address"),

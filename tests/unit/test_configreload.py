@@ -11,7 +11,7 @@ from replicad.config import Config, parse
 from replicad.configkeys import Section, Sections, walk_keys
 from replicad.configreload import plan
 from replicad.errors import ConfigError
-from tests.unit.test_config import later, sample, vkey, with_node
+from tests.unit.test_config import later, sample, vkey, with_node, with_tls
 
 
 def config(**changes: Any) -> Config:
@@ -78,7 +78,7 @@ def values() -> dict[str, Any]:
     return {
         ".".join(map(str, path)): key
         for path, key in walk_keys(Config)
-        if not isinstance(key.kind, Section | Sections) and path[0] not in ("nodes", "node")
+        if not isinstance(key.kind, Section | Sections) and path[0] not in ("nodes", "node", "tls")
     }
 
 
@@ -115,6 +115,41 @@ def test_a_key_of_a_node_is_told_by_its_place_and_other_nodes_by_their_number() 
     fewer = config(nodes=sample()["nodes"][:2])
     (change,) = plan(config(), fewer).need_restart
     assert (change.key, change.runs_with, change.wanted) == ("nodes", "3 entries", "2 entries")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "live"),
+    [
+        ("certificate", "other.crt", True),
+        ("key", "other.key", True),
+        ("ca", "other-ca.crt", True),
+        ("mutual_listen", "0.0.0.0:6009", False),
+        ("poll", "1s", True),
+        ("notice_days", 90, True),
+        ("warn_days", 1, True),
+    ],
+)
+def test_of_tls_all_is_taken_but_the_port(name: str, value: Any, live: bool) -> None:
+    running, wanted = parse(with_tls(), env={}), parse(with_tls(**{name: value}), env={})
+    made = plan(running, wanted)
+    assert [change.key for change in made.taken] == ([f"tls.{name}"] if live else [])
+    assert [change.key for change in made.need_restart] == ([] if live else [f"tls.{name}"])
+    assert made.config == (wanted if live else running)
+
+
+def test_whether_there_is_tls_at_all_needs_a_restart() -> None:
+    without = config()
+    mapping = with_tls()
+    mapping["listen"] = "127.0.0.1:50052"
+    with_it = parse(mapping, env={})
+    for running, wanted, words in (
+        (without, with_it, ("left out", "there")),
+        (with_it, without, ("there", "left out")),
+    ):
+        made = plan(running, wanted)
+        (change,) = [change for change in made.need_restart if change.key == "tls"]
+        assert (change.runs_with, change.wanted) == words
+        assert made.config == running
 
 
 def test_the_public_keys_of_every_node_are_taken_whatever_the_order_of_the_nodes() -> None:

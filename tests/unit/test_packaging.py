@@ -17,6 +17,7 @@ OTHERWISE = {
     "Description=replicad, a replicated message log": "Description=replicad, a replicated message log: %i",
     "StateDirectory=replicad": "StateDirectory=replicad@%i",
     "LoadCredential=node.key:replicad.key": "LoadCredential=node.key:replicad@%i.key",
+    "LoadCredential=tls.key:replicad.tls.key": "LoadCredential=tls.key:replicad@%i.tls.key",
     "EnvironmentFile=-/etc/replicad/node.env": "EnvironmentFile=-/etc/replicad/%i.env",
 }
 

@@ -14,7 +14,7 @@ from replicad.cli.bench.report import TITLES, Report, size_text
 from replicad.cli.bench.rig import Rig, own_rig
 from replicad.cli.bench.workloads import Measured
 from replicad.cli.connect import node_addresses, run
-from replicad.cli.options import Duration, Offset, Session, Size, address_option, epilog, output_option
+from replicad.cli.options import Duration, Offset, Session, Size, address_option, epilog, output_option, tls_options
 
 DEFAULT_DIR = Path("/var/tmp")  # noqa: S108 - /tmp is memory on many machines; our folder there is for us alone
 KIB = 1 << 10
@@ -98,6 +98,8 @@ Examples:
     metavar="DIR",
     help="Where the cluster's data go: a real disk, not tmpfs, where a sync costs nothing.",
 )
+@click.option("--tls", is_flag=True, help="With TLS between the nodes and to them, to see what it costs.")
+@tls_options
 @address_option(
     "Measure the cluster of this node instead; more than one may be given.  [default: a cluster of its own]"
 )
@@ -112,6 +114,7 @@ def command(
     messages: int,
     missed: int,
     parent: Path,
+    tls: bool,
 ) -> None:
     """Measure five workloads, at 100 bytes and 1 KiB a message; takes one to two minutes.
 
@@ -126,26 +129,26 @@ def command(
         messages=messages,
         missed=missed,
     )
-    run(_bench(session, plan, parent))
+    run(_bench(session, plan, parent, tls=tls))
 
 
-async def _bench(session: Session, plan: Plan, parent: Path) -> None:
+async def _bench(session: Session, plan: Plan, parent: Path, *, tls: bool) -> None:
     """All of the plan, in one loop: gRPC's event thread does not survive a second one."""
     report = Report(session)
     for size in plan.sizes:
-        with _rig(session, parent, report) as rig:
+        with _rig(session, parent, report, tls=tls) as rig:
             report.begin(rig.filesystem)
             await _measure(rig, plan, size, report)
 
 
 @contextmanager
-def _rig(session: Session, parent: Path, report: Report) -> Iterator[Rig]:
+def _rig(session: Session, parent: Path, report: Report, *, tls: bool) -> Iterator[Rig]:
     if session.addresses:
-        yield Rig(node_addresses(session), None, None, "")
+        yield Rig(node_addresses(session), None, None, "", (session.ca, session.certificate, session.key))
         return
     with ExitStack() as stack:
         with report.busy("starting a cluster of three nodes"):
-            rig = stack.enter_context(own_rig(parent))
+            rig = stack.enter_context(own_rig(parent, tls=tls))
         yield rig
 
 

@@ -37,10 +37,19 @@ class Rig:
     token: str | None  # None: from the environment
     cluster: DevCluster | None
     filesystem: str  # of our own cluster's data; "" for a cluster that is not ours
+    tls: tuple[str | None, str | None, str | None] = (None, None, None)  # ca, certificate, key; None: environment's
 
     def client(self, *addresses: str) -> AsyncClient:
         """A client of these nodes, or of all."""
-        return AsyncClient(addresses or self.addresses, token=self.token, timeout_s=workloads.PER_FRAME_S)
+        ca, certificate, key = self.tls
+        return AsyncClient(
+            addresses or self.addresses,
+            token=self.token,
+            timeout_s=workloads.PER_FRAME_S,
+            ca=ca,
+            certificate=certificate,
+            key=key,
+        )
 
     async def rss_mib(self) -> dict[str, float]:
         """Resident memory by node, as each tells itself; a node that does not answer is left out."""
@@ -72,7 +81,7 @@ class Rig:
 
 
 @contextmanager
-def own_rig(parent: Path) -> Iterator[Rig]:
+def own_rig(parent: Path, *, tls: bool = False) -> Iterator[Rig]:
     """A new cluster in a new folder below ``parent``, gone at the end, also when a signal ends it.
 
     Starting and stopping nodes blocks, in the loop's own thread: nothing else is to be measured meanwhile, and no
@@ -83,10 +92,16 @@ def own_rig(parent: Path) -> Iterator[Rig]:
     except OSError as exc:
         raise OperatorError(f"{parent}: no folder can be made there ({exc.strerror}); give another --dir") from exc
     try:
-        with _signals_interrupt(), DevCluster.create(folder, ports=free_ports(NODES)) as cluster:
+        ports = free_ports(2 * NODES)
+        mutual_ports = ports[NODES:] if tls else []
+        with (
+            _signals_interrupt(),
+            DevCluster.create(folder, ports=ports[:NODES], mutual_ports=mutual_ports) as cluster,
+        ):
             cluster.start()
             addresses = tuple(node.address for node in cluster.nodes)
-            yield Rig(addresses, cluster.layout.token, cluster, filesystem_of(folder))
+            files = (cluster.layout.ca_file or "", "", "")
+            yield Rig(addresses, cluster.layout.token, cluster, filesystem_of(folder), files)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from replicad.cli.options import Session
 from replicad.cli.output import Output
-from replicad.cli.status import Answer, Row, nobody, rows_of, show_rows
+from replicad.cli.status import Answer, Row, certificate_note, nobody, rows_of, show_rows
 from replicad.cli.statustable import print_table
 from replicad.client import NodeStatus, Status
 from replicad.errors import ExitCode, Unauthorized, Unavailable
@@ -120,6 +120,7 @@ def test_json_has_the_whole_root_and_numbers_as_numbers() -> None:
         "uptime_ms": 1000,
         "master": "n1",
         "commit_quorum": 2,
+        "certificate_expires_ms": None,
         "detail": "",
         "note": "",
     }
@@ -193,3 +194,11 @@ def test_a_node_that_does_not_do_what_it_is_for_says_why(state: str) -> None:
     rows = rows_of(whole(n2=troubled))
     assert rows[1].note == "because"
     assert "n2: because" in table_of(rows)
+
+
+def test_a_certificate_that_ends_soon_is_noted() -> None:
+    now_s = 1_800_000_000.0
+    assert certificate_note(0, now_s=now_s) == ""
+    assert certificate_note(int((now_s + 31 * 86_400) * 1000), now_s=now_s) == ""
+    assert certificate_note(int((now_s + 2.5 * 86_400) * 1000), now_s=now_s) == "its certificate ends in 2.5 days"
+    assert certificate_note(int((now_s - 1) * 1000), now_s=now_s) == "its certificate has expired"

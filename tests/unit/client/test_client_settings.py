@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from replicad.client.settings import checked_concern, make_settings
+from replicad.client.tls import TlsFiles
 from replicad.errors import BadRequest
 
 
@@ -16,7 +17,7 @@ def settings(addresses: str | list[str] | None = None, **env: str) -> tuple[tupl
 def test_addresses_come_from_the_argument_else_the_environment_else_the_default() -> None:
     assert settings("a:1, b:2,a:1", REPLICAD_ADDRESS="c:3") == (("a:1", "b:2"), "")
     assert settings(["a:1", "b:2"]) == (("a:1", "b:2"), "")
-    assert settings(REPLICAD_ADDRESS="c:3,d:4", AUTH_TOKEN="t") == (("c:3", "d:4"), "t")
+    assert settings(REPLICAD_ADDRESS="[::1]:3,localhost:4", AUTH_TOKEN="t") == (("[::1]:3", "localhost:4"), "t")
     assert settings(REPLICAD_ADDRESS="") == (("127.0.0.1:50052",), "")
 
 
@@ -26,8 +27,37 @@ def test_an_argument_overrides_the_token_of_the_environment_also_when_it_is_empt
 
 
 def test_the_token_is_not_shown() -> None:
-    made = make_settings("a:1", token="secret", timeout_s=1, write_concern=None)
+    made = make_settings("127.0.0.1:1", token="secret", timeout_s=1, write_concern=None)
     assert "secret" not in repr(made)
+
+
+def test_a_token_goes_to_another_machine_only_with_tls() -> None:
+    for address in ("a:1", "127.0.0.1:1,10.0.0.1:2", "[2001:db8::1]:3"):
+        with pytest.raises(ValueError, match=r"unencrypted.*--ca, REPLICAD_CA") as caught:
+            settings(address, AUTH_TOKEN="secret")
+        assert "secret" not in str(caught.value)
+    assert settings("a:1", AUTH_TOKEN="t", REPLICAD_CA="ca.crt") == (("a:1",), "t")
+
+
+def test_tls_files_come_from_arguments_else_the_environment() -> None:
+    env = {"REPLICAD_CA": "e-ca", "REPLICAD_CERTIFICATE": "e-crt", "REPLICAD_KEY": "e-key"}
+    made = make_settings("a:1", token="", timeout_s=1, write_concern=None, ca="ca", env=env)
+    assert made.tls == TlsFiles("ca", "e-crt", "e-key")
+    made = make_settings("a:1", token="", timeout_s=1, write_concern=None, ca="", certificate="", key="", env=env)
+    assert made.tls is None
+
+
+@pytest.mark.parametrize(
+    ("files", "missing"),
+    [
+        ({"ca": "a", "certificate": "b"}, "REPLICAD_KEY"),
+        ({"ca": "a", "key": "b"}, "REPLICAD_CERTIFICATE"),
+        ({"certificate": "a", "key": "b"}, "REPLICAD_CA"),
+    ],
+)
+def test_tls_files_that_need_another_are_refused_with_its_name(files: dict[str, str], missing: str) -> None:
+    with pytest.raises(ValueError, match=missing):
+        make_settings("a:1", token=None, timeout_s=1, write_concern=None, env={}, **files)
 
 
 @pytest.mark.parametrize("addresses", ["", ",", "host", "host:", ":1", "host:port", []])

@@ -85,6 +85,28 @@ def test_the_first_run_makes_as_many_nodes_as_asked_from_the_base_port_on(
     assert f"REPLICAD_ADDRESS=127.0.0.1:{base_port}\n" in (tmp_path / "env").read_text()
 
 
+@pytest.mark.parametrize(("option", "with_tls"), [([], True), (["--tls"], True), (["--no-tls"], False)])
+def test_a_new_cluster_has_tls_unless_told_otherwise(
+    dev: Callable[..., Dev], tmp_path: Path, option: list[str], with_tls: bool
+) -> None:
+    (base_port,) = free_ports(1)
+    process = dev("--nodes", "1", "--base-port", str(base_port), *option)
+    read_until(process.stdout, "Ctrl-C stops all nodes.")
+    assert (tmp_path / "pki" / "ca.crt").exists() is with_tls
+    assert (f"REPLICAD_CA={tmp_path}/pki/ca.crt\n" in (tmp_path / "env").read_text()) is with_tls
+    mutual_address = DevCluster.open(tmp_path).master.mutual_address
+    assert mutual_address == (f"127.0.0.1:{base_port + 1}" if with_tls else "")
+
+
+def test_a_cluster_stays_with_or_without_tls_as_it_was_made(dev: Callable[..., Dev], tmp_path: Path) -> None:
+    new(tmp_path)
+    output, _ = dev("--tls").communicate()
+    assert "was made with --no-tls; leave --tls out to go on with it" in output
+    process = dev()
+    read_until(process.stdout, "Ctrl-C stops all nodes.")
+    assert not (tmp_path / "pki").exists()
+
+
 def test_the_env_file_is_there_only_once_the_nodes_are_ready(dev: Callable[..., Dev], tmp_path: Path) -> None:
     cluster = new(tmp_path)
     (tmp_path / "env").write_text("of an earlier run")

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 from replicad.configfile import load as load_config
 from replicad.dev import layout
 from replicad.errors import ConfigError, OperatorError
+from replicad.pki import Authority
+from replicad.transport.tls import load as load_identity
+from tests.support.certificates import node_of
 
 
 def test_a_new_cluster_has_a_valid_config_for_each_node_and_the_first_is_master(tmp_path: Path) -> None:
@@ -102,3 +106,29 @@ def test_a_folder_that_can_not_be_made_is_an_error(tmp_path: Path) -> None:
 
     with pytest.raises(OperatorError, match="give another --dir"):
         layout.create(tmp_path / "file", ports=[6001])
+
+
+def test_with_mutual_ports_each_node_has_a_certificate_and_clients_are_told_the_ca(tmp_path: Path) -> None:
+    made = layout.create(tmp_path, ports=[6001, 6002], mutual_ports=[6003, 6004], settings={"tls": {"poll": "1s"}})
+    assert made == layout.load(tmp_path)
+    assert made.client_env()["REPLICAD_CA"] == str(tmp_path / "pki" / "ca.crt")
+    for node, port in zip(made.nodes, (6003, 6004), strict=True):
+        config = load_config(node.config_file, env={})
+        assert node.mutual_address == config.this_node.mutual_address == f"127.0.0.1:{port}"
+        assert config.tls
+        assert config.tls.poll_s == 1
+        assert load_identity(config, now_s=time.time())
+    assert "REPLICAD_CA" not in layout.create(tmp_path / "without", ports=[6001]).client_env()
+
+
+def test_certificates_of_a_cluster_are_renewed_long_before_they_end(tmp_path: Path) -> None:
+    layout.create(tmp_path, ports=[6001], mutual_ports=[6002])
+    file = tmp_path / "pki" / "node-1.crt"
+    before = file.read_bytes()
+    layout.renew_certificates(tmp_path, ["node-1"])
+    assert file.read_bytes() == before
+    soon = node_of(Authority.open(tmp_path / "pki"), "node-1", days=59)
+    assert soon.certificate == file
+    before = file.read_bytes()
+    layout.renew_certificates(tmp_path, ["node-1"])
+    assert file.read_bytes() != before

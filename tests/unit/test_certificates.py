@@ -1,0 +1,206 @@
+"""Certificates from files: what fits together is taken, and each thing that does not is told with its remedy."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+
+from replicad import certificates
+from replicad.certificates import Files
+from replicad.errors import ConfigError
+from tests.support.certificates import Shown, client_of, files_of, new_ca, node_of, now
+
+NOW = datetime.now(UTC)
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> Shown:
+    return node_of(new_ca(tmp_path / "pki"), "node-1")
+
+
+def files(shown: Shown) -> Files:
+    return Files(str(shown.certificate), str(shown.key), str(shown.ca))
+
+
+def faults(shown: Shown, name: str = "node-1", **more: object) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        certificates.load(files(shown), name=name, now_s=time.time(), **more)  # type: ignore[arg-type]
+    assert all("PRIVATE" not in fault for fault in caught.value.faults)
+    return caught.value.faults
+
+
+def paths(shown: Shown) -> tuple[Path, Path, Path]:
+    assert shown.certificate
+    assert shown.key
+    return shown.certificate, shown.key, shown.ca
+
+
+def test_what_fits_together_is_taken_with_its_end(shown: Shown) -> None:
+    identity = certificates.load(files(shown), name="node-1", now_s=time.time())
+    assert abs(identity.expires_s - (time.time() + 30 * 86_400)) < 5
+    assert "PRIVATE" not in repr(identity)
+
+
+def test_the_end_is_that_of_the_first_in_the_chain_to_end(tmp_path: Path) -> None:
+    ca = new_ca(tmp_path / "pki", days=10)
+    shown = node_of(ca, "node-1", days=300)
+    identity = certificates.load(files(shown), name="node-1", now_s=time.time())
+    assert identity.expires_s <= time.time() + 10 * 86_400
+
+
+def test_all_faults_are_told_at_once_each_with_its_key(shown: Shown, tmp_path: Path) -> None:
+    certificate, key, ca = paths(shown)
+    certificate.write_text("nothing of the kind")
+    key.unlink()
+    ca.write_bytes(ca.read_bytes()[:200])
+    told = faults(shown)
+    assert [fault.split(": ")[0] for fault in told] == ["tls.key", "tls.certificate", "tls.ca"]
+    assert "no such file; make one: replicad-cli pki issue node node-1" in told[0]
+    assert "holds no certificate in PEM" in told[1]
+    assert "damaged or cut off" in told[2]
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])
+def test_a_key_that_others_may_read_is_refused_but_not_among_credentials(shown: Shown, mode: int) -> None:
+    key = paths(shown)[1]
+    key.chmod(mode)
+    (fault,) = faults(shown)
+    assert f"mode {mode:04o}); chmod 600 {key}" in fault
+    if mode == 0o640:
+        env = {"CREDENTIALS_DIRECTORY": str(key.parent)}
+        certificates.load(files(shown), name="node-1", now_s=time.time(), env=env)
+
+
+def test_a_key_of_another_certificate_an_encrypted_one_and_none_at_all_are_told_apart(shown: Shown) -> None:
+    key = paths(shown)[1]
+    private = ec.generate_private_key(ec.SECP256R1())
+    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    assert "does not belong to the certificate" in faults(shown)[0]
+    key.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"x")))
+    assert "is encrypted" in faults(shown)[0]
+    key.write_text("no key")
+    assert "is not a private key in PEM" in faults(shown)[0]
+
+
+def test_a_certificate_is_of_the_node_only_by_a_dns_name(shown: Shown) -> None:
+    (fault,) = faults(shown, "node-2")
+    assert "is not of node-2: among its DNS names (localhost, node-1)" in fault
+    (fault,) = faults(shown, "127.0.0.1")  # that is an IP address among the names
+    assert "is not of 127.0.0.1" in fault
+
+
+def test_before_and_after_its_days_a_certificate_is_refused(tmp_path: Path) -> None:
+    ca = new_ca(tmp_path / "pki", at=now() - timedelta(days=50))
+    (fault,) = faults(node_of(ca, "node-1", days=1, at=now() - timedelta(days=2)))
+    assert "'CN=node-1' expired on " in fault
+    (fault,) = faults(node_of(ca, "node-1", days=1, at=now() + timedelta(days=2)))
+    assert "is not valid before" in fault
+
+
+def test_an_expired_ca_is_told_of(tmp_path: Path) -> None:
+    ca = new_ca(tmp_path / "pki", days=5, at=now() - timedelta(days=10))
+    told = faults(node_of(ca, "node-1", days=300, at=now() - timedelta(days=9)))
+    assert any("'CN=test CA" in fault and "expired on" in fault for fault in told)
+
+
+def test_a_bundle_of_two_cas_lets_in_what_either_issued_and_one_of_them_does_not(tmp_path: Path) -> None:
+    first, second = new_ca(tmp_path / "a"), new_ca(tmp_path / "b")
+    mine, other = node_of(first, "node-1"), node_of(second, "node-2")
+    pem = paths(other)[0].read_bytes()
+    alone = certificates.load(files(mine), name="node-1", now_s=time.time())
+    assert alone.believed_until_s(pem, now_s=time.time()) == 0
+    mine.ca.write_bytes(mine.ca.read_bytes() + other.ca.read_bytes())
+    both = certificates.load(files(mine), name="node-1", now_s=time.time())
+    assert len(both.cas) == 2
+    until_s = both.believed_until_s(pem, now_s=time.time())
+    assert abs(until_s - (time.time() + 30 * 86_400)) < 5
+    assert both.believed_until_s(pem, now_s=until_s + 1) == 0
+    assert both.believed_until_s(pem[:100], now_s=time.time()) == 0
+
+
+def test_another_ca_of_the_same_name_is_not_the_issuer(tmp_path: Path) -> None:
+    """By name alone anybody could be."""
+    shown = node_of(new_ca(tmp_path / "a"), "node-1")
+    leaf = certificates.parse_certificates(paths(shown)[0].read_bytes())[0]
+    key = ec.generate_private_key(ec.SECP256R1())
+    shown.ca.write_bytes(ca_certificate(leaf.issuer, leaf.issuer, key.public_key(), key).public_bytes(Encoding.PEM))
+    (fault,) = faults(shown)
+    assert "which no certificate in the CA bundle confirms" in fault
+
+
+def test_a_leaf_is_no_ca_though_it_signed(tmp_path: Path) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "leaf")])
+    leaf = ca_certificate(name, name, key.public_key(), key, ca=False)
+    child = ca_certificate(x509.Name([]), name, key.public_key(), key, ca=False)
+    assert certificates.path_of([child], [leaf]) == []
+
+
+@pytest.mark.parametrize("kind", ["rsa", "ec", "ed25519"])
+def test_a_chain_over_an_intermediate_of_any_usual_key_is_found(kind: str) -> None:
+    def new_key() -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey:
+        if kind == "rsa":
+            return rsa.generate_private_key(65537, 2048)
+        return ec.generate_private_key(ec.SECP384R1()) if kind == "ec" else ed25519.Ed25519PrivateKey.generate()
+
+    keys = [new_key() for _ in range(3)]
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, n)]) for n in ("root", "between", "leaf")]
+    root = ca_certificate(names[0], names[0], keys[0].public_key(), keys[0])
+    between = ca_certificate(names[1], names[0], keys[1].public_key(), keys[0])
+    leaf = ca_certificate(names[2], names[1], keys[2].public_key(), keys[1], ca=False)
+    assert certificates.path_of([leaf, between], [root]) == [leaf, between, root]
+    assert certificates.path_of([leaf], [root]) == []
+
+
+def test_names_are_taken_by_type_and_of_servers_only_where_asked(tmp_path: Path) -> None:
+    ca = new_ca(tmp_path / "pki")
+    node, client = (paths(each)[0].read_bytes() for each in (node_of(ca, "node-1"), client_of(ca, "billing")))
+    assert certificates.names_in(node) == {"node-1", "localhost"}
+    assert certificates.names_in(node, of_server=True) == {"node-1", "localhost"}
+    assert certificates.names_in(client) == {"billing"}
+    assert certificates.names_in(client, of_server=True) == frozenset()
+    assert certificates.names_in(b"junk") == certificates.names_in(node[:80]) == frozenset()
+
+
+def test_a_clients_files_are_checked_too(tmp_path: Path) -> None:
+    ca = new_ca(tmp_path / "pki")
+    certificate, key, bundle = paths(client_of(ca, "billing"))
+    loaded = certificates.load_client(str(bundle), str(certificate), str(key), now_s=time.time())
+    assert loaded == (bundle.read_bytes(), certificate.read_bytes(), key.read_bytes())
+    assert certificates.load_client(str(bundle), "", "", now_s=time.time()) == (bundle.read_bytes(), b"", b"")
+    with pytest.raises(ConfigError, match=r"expired on"):
+        certificates.load_client(str(bundle), str(certificate), str(key), now_s=time.time() + 31 * 86_400)
+    other = paths(client_of(ca, "other"))[1]
+    with pytest.raises(ConfigError, match=r"^key: .* does not belong to the certificate"):
+        certificates.load_client(str(bundle), str(certificate), str(other), now_s=time.time())
+    with pytest.raises(ConfigError, match=r"^ca: .*no such file"):
+        certificates.load_client(str(tmp_path / "none"), "", "", now_s=time.time())
+
+
+def ca_certificate(
+    subject: x509.Name, issuer: x509.Name, public_key: object, signing_key: object, *, ca: bool = True
+) -> x509.Certificate:
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(public_key)  # type: ignore[arg-type]
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW - timedelta(days=1))
+        .not_valid_after(NOW + timedelta(days=9))
+        .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    )
+    digest = None if isinstance(signing_key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return builder.sign(signing_key, digest)  # type: ignore[arg-type]
+
+
+def test_files_of_finds_what_was_issued(shown: Shown) -> None:
+    assert shown == files_of(new_ca(shown.ca.parent), "node-1")
