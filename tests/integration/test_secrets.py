@@ -130,7 +130,7 @@ async def test_no_secret_is_in_any_log_error_status_output_or_command_line(
         cli.but(AUTH_TOKEN=EXPIRED).run("list"),
         cli.but(AUTH_TOKEN=f"{made}x").run("post", "x"),
         cli.but(AUTH_TOKEN=f"{made}\n").run("post", "x"),
-        cli.but(AUTH_TOKEN=made, REPLICAD_CA="").run("post", "x"),
+        cli.but(AUTH_TOKEN=made, REPLICAD_CA="").run("post", "--timeout", "1s", "x"),
         cli.but(FERNET_KEY=f"{key}x").run("list"),
         cli.run("list", "--fernet-key-file", str(cluster.layout.pki / "ca.key")),
         by_certificate.run("list"),
@@ -142,7 +142,7 @@ async def test_no_secret_is_in_any_log_error_status_output_or_command_line(
     for arguments in (
         ("keys", "rotate", "prepare", "--config", str(cluster.master.config_file)),
         ("keys", "rotate", "status", "--config", str(cluster.master.config_file), "--output", "json"),
-        ("keys", "show", "node-1", "--file", str(cluster.master.folder / "key")),
+        ("keys", "show", str(cluster.master.folder / "key"), "--node", "node-1"),
         ("tokens", "list", "--file", str(tokens_file)),
         ("pki", "show", "--dir", str(cluster.layout.pki)),
     ):
