@@ -139,14 +139,15 @@ async def test_no_secret_is_in_any_log_error_status_output_or_command_line(
     ):
         assert ran.code, "each of these is an error, which is what is wanted here"
         everything.ran(ran, "an error")
-    for arguments in (
+    steps: list[tuple[str, ...]] = [
         ("keys", "rotate", "prepare", "--config", str(cluster.master.config_file)),
         ("keys", "rotate", "status", "--config", str(cluster.master.config_file), "--output", "json"),
         ("keys", "show", str(cluster.master.folder / "key"), "--node", "node-1"),
         ("tokens", "list", "--file", str(tokens_file)),
         ("pki", "show", "--dir", str(cluster.layout.pki)),
-    ):
-        ran = everything.ran(cli.run(*arguments), *arguments)
+    ]
+    for step in steps:
+        ran = everything.ran(cli.run(*step), *step)
         assert ran.code == 0, ran
 
     with cli.but(AUTH_TOKEN=made, FERNET_KEY=key).started("tail") as process:
@@ -195,7 +196,7 @@ def faulty_configs(everything: Everything, cluster: DevCluster, tokens_file: Pat
         everything.heard(f"a fault for {sorted(mistake)}", out + err)
         told = count(cluster, "reload_refused")
         cluster.send_signal("node-1", signal.SIGHUP)
-        eventually_true(lambda told=told: count(cluster, "reload_refused") > told, within_s=10, what="it is refused")
+        wait_for_one_more(cluster, "reload_refused", told)
     tokens_file.write_text(good)
 
     key = cluster.layout.pki / "node-1.key"
@@ -203,11 +204,13 @@ def faulty_configs(everything: Everything, cluster: DevCluster, tokens_file: Pat
     for content in (kept[:80], (cluster.layout.pki / "node-2.key").read_bytes()):
         told = count(cluster, "certificate_refused")
         key.write_bytes(content)
-        eventually_true(
-            lambda told=told: count(cluster, "certificate_refused") > told, within_s=10, what="it is not taken"
-        )
+        wait_for_one_more(cluster, "certificate_refused", told)
     key.write_bytes(kept)
 
 
 def count(cluster: DevCluster, event: str) -> int:
     return events(cluster.master).count(event)
+
+
+def wait_for_one_more(cluster: DevCluster, event: str, told: int) -> None:
+    eventually_true(lambda: count(cluster, event) > told, within_s=10, what=f"another {event}")
