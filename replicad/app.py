@@ -230,9 +230,7 @@ class Node:
             await self._runtime.close()
             raise
         self._tell_listening()
-        if self._server.is_open:
-            text = "no tokens_file and no AUTH_TOKEN: whoever is on this machine may post, read and replicate"
-            _log.warning("open_to_all", text)
+        self._warn_of_openness()
         self._runtime.start()
         running = [self._supervision.run(), self._reloader.run(), *(dialer.run() for dialer in self._dialers)]
         if self._tls is not None:
@@ -282,19 +280,32 @@ class Node:
         mutual = f", and for certificates on {config.tls.mutual_listen}" if config.tls else ""
         _log.info("listening", f"on {config.listen}{mutual}, {secure}{token}", address=config.listen)
 
-    def _configure(self, config: Config, signer: keys.Signer) -> None:
+    def _warn_of_openness(self) -> None:
+        if not self._server.is_open:
+            return
+        if self._tls is None:
+            text = "no tokens_file and no AUTH_TOKEN: whoever is on this machine may post, read and replicate"
+            _log.warning("open_to_all", text)
+        else:
+            text = "no tokens_file and no AUTH_TOKEN: no client may call, not even one with a certificate"
+            _log.warning("shut_to_all", text)
+
+    async def _configure(self, config: Config, signer: keys.Signer) -> None:
         """Take the live keys of ``config`` to where they are used, and the key that the node signs with."""
         if signer.verifier != self._signer.verifier:
             self._rekeyed = (self._signer, self._machine.log.tip)
         self._config, self._signer = config, signer
         logs.setup(config.log.level, config.log.format)
+        was_open = self._server.is_open
         self._server.configure(config)
-        if self._tls is not None:
-            self._tls.configure(config)
+        if not was_open:
+            self._warn_of_openness()
         for dialer in self._dialers:
             dialer.configure(config.timeouts)
         sealer, keyring = _make_sealer(config, signer), nodekeys.keyring_of(config.nodes)
         self._runtime.feed(Reconfigured(machine_settings(config), keyring, sealer))
+        if self._tls is not None:
+            await self._tls.configure(config)  # last: it waits for the disk that the files are on
 
     def _key_id(self) -> str:
         """The id of the key that signs all that is yet to be on disk: a new one's once what the old signed is there."""

@@ -10,24 +10,28 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from replicad.errors import ConfigError
+from replicad.files import read_with_stat
 from replicad.keys import rights_beyond_owner
 
 FILE_BYTES = 1 << 20  # a bundle of all public CAs has 220 KiB; more is another file
 CHAIN_MAX = 8  # certificates from a node's own to its CA; two are usual, three with an intermediate
 DAY_S = 86_400
 
+_Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 _BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 
 
@@ -155,8 +159,10 @@ def names_in(pem: bytes, *, of_server: bool = False) -> frozenset[str]:
 def may_serve(certificate: x509.Certificate) -> bool:
     """Whether its extendedKeyUsage, if it has one, allows a TLS server (RFC 5280, section 4.2.1.12)."""
     try:
-        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
+        usages = _extension(certificate, x509.ExtendedKeyUsage)
+    except ValueError:
+        return False
+    if usages is None:
         return True
     return ExtendedKeyUsageOID.SERVER_AUTH in usages or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in usages
 
@@ -188,7 +194,10 @@ def day(moment_s: float) -> str:
 
 def same_key(certificate: x509.Certificate, public_key: object) -> bool:
     """Whether ``public_key`` is the certificate's."""
-    return _spki(certificate.public_key()) == _spki(public_key)
+    try:
+        return _spki(certificate.public_key()) == _spki(public_key)
+    except (ValueError, UnsupportedAlgorithm):  # of a kind that no key file of ours can be
+        return False
 
 
 def path_of(chain: Sequence[x509.Certificate], cas: Iterable[x509.Certificate]) -> list[x509.Certificate]:
@@ -235,8 +244,8 @@ def _path(
     if len(path) >= CHAIN_MAX:
         return []
     for other in others:
-        if other not in path and _issued(other, last):
-            return _path([*path, other], others, anchors)
+        if other not in path and _issued(other, last) and (found := _path([*path, other], others, anchors)):
+            return found
     return []
 
 
@@ -244,9 +253,9 @@ def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
     """Whether ``issuer``, which must be a CA, signed ``certificate``."""
     if issuer.subject != certificate.issuer or not is_ca(issuer):
         return False
-    public_key, signature, signed = issuer.public_key(), certificate.signature, certificate.tbs_certificate_bytes
-    digest = certificate.signature_hash_algorithm
     try:
+        public_key, signature, signed = issuer.public_key(), certificate.signature, certificate.tbs_certificate_bytes
+        digest = certificate.signature_hash_algorithm
         if isinstance(public_key, ec.EllipticCurvePublicKey) and digest is not None:
             public_key.verify(signature, signed, ec.ECDSA(digest))
         elif isinstance(public_key, rsa.RSAPublicKey) and digest is not None:
@@ -255,7 +264,7 @@ def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
             public_key.verify(signature, signed)
         else:
             return False
-    except InvalidSignature:
+    except (InvalidSignature, UnsupportedAlgorithm, ValueError):
         return False
     return True
 
@@ -263,16 +272,27 @@ def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
 def is_ca(certificate: x509.Certificate) -> bool:
     """Whether it may issue others: basicConstraints says so."""
     try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
+        constraints = _extension(certificate, x509.BasicConstraints)
+    except ValueError:
         return False
+    return constraints is not None and constraints.ca
 
 
 def _san(certificate: x509.Certificate) -> x509.SubjectAlternativeName:
+    with suppress(ValueError):
+        if (names := _extension(certificate, x509.SubjectAlternativeName)) is not None:
+            return names
+    return x509.SubjectAlternativeName([])
+
+
+def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension | None:
+    """The certificate's extension of that kind; None without one. ValueError when its extensions can't be read."""
     try:
-        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except (x509.ExtensionNotFound, ValueError):
-        return x509.SubjectAlternativeName([])
+        return certificate.extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+    except (x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
+        raise ValueError("extensions that nobody can read") from exc
 
 
 def _moment(certificate: x509.Certificate, what: str) -> datetime:
@@ -294,7 +314,7 @@ def _key_faults(
         private = load_pem_private_key(key_pem, password=None)
     except TypeError:
         yield f"{at}: is encrypted, and a daemon has nobody to ask for the passphrase; decrypt it (openssl pkey)"
-    except (ValueError, UnsupportedAlgorithm):
+    except (ValueError, UnsupportedAlgorithm, InternalError):  # the last: an X448 key of 32 bytes, say
         yield f"{at}: is not a private key in PEM, or is damaged; put back the key that belongs to {certificate_file}"
     else:
         if not same_key(certificate, private.public_key()):
@@ -319,25 +339,23 @@ def _read(
 ) -> bytes:
     """The file's content; empty, and a fault more, when it can't be had or must not be used."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hold up the start
+        found, content = read_with_stat(Path(path), at_most=FILE_BYTES + 1)
     except FileNotFoundError:
         faults.append(f"{key}: {path}: no such file; {remedy}")
         return b""
     except OSError as exc:
         faults.append(f"{key}: {path}: cannot be read ({exc.strerror}); the daemon's user must have the right to")
         return b""
-    with os.fdopen(descriptor, "rb") as file:
-        mode = os.fstat(file.fileno()).st_mode
-        if not stat.S_ISREG(mode):
-            faults.append(f"{key}: {path}: is not a regular file; name the file itself")
-            return b""
-        if private and rights_beyond_owner(Path(path), mode, env):
-            faults.append(
-                f"{key}: {path}: group or others have rights to it (mode {stat.S_IMODE(mode):04o});"
-                f" chmod 600 {path}, and have a new one issued if anybody may have read it"
-            )
-            return b""
-        content = file.read(FILE_BYTES + 1)
+    mode = found.st_mode
+    if not stat.S_ISREG(mode):
+        faults.append(f"{key}: {path}: is not a regular file; name the file itself")
+        return b""
+    if private and rights_beyond_owner(Path(path), mode, env):
+        faults.append(
+            f"{key}: {path}: group or others have rights to it (mode {stat.S_IMODE(mode):04o});"
+            f" chmod 600 {path}, and have a new one issued if anybody may have read it"
+        )
+        return b""
     if not content or len(content) > FILE_BYTES:
         what = f"has more than {FILE_BYTES} bytes" if content else "is empty"
         faults.append(f"{key}: {path}: {what}; is it the right file?")

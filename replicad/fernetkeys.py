@@ -16,6 +16,7 @@ from cryptography.fernet import Fernet
 
 from replicad import keys
 from replicad.errors import KeyFileError
+from replicad.files import read_with_stat
 
 KEY_VARIABLE = "FERNET_KEY"
 FILE_VARIABLE = "REPLICAD_FERNET_KEY_FILE"
@@ -65,11 +66,12 @@ def from_file(path: str | Path, *, env: Mapping[str, str] = os.environ) -> tuple
     KeyFileError with the line and the remedy."""
     path = Path(path)
     try:
-        mode, content = keys.read_with_mode(path)
+        found, content = read_with_stat(path, at_most=keys.FILE_BYTES)
     except FileNotFoundError as exc:
         raise KeyFileError(f"{path}: no such key file; make one: {MAKE} --out {path}") from exc
     except OSError as exc:
         raise KeyFileError(f"{path}: cannot be read ({exc.strerror}); it must belong to you") from exc
+    mode = found.st_mode
     if not stat.S_ISREG(mode):
         raise KeyFileError(f"{path}: is not a regular file; name the key file itself")
     if keys.rights_beyond_owner(path, mode, env):
@@ -81,10 +83,10 @@ def from_file(path: str | Path, *, env: Mapping[str, str] = os.environ) -> tuple
         raise KeyFileError(f"{path}: has {keys.FILE_BYTES} bytes or more, no key file of at most {MAX_KEYS} keys has")
     lines = content.decode("latin-1").splitlines()
     stripped = [(number, line.partition("#")[0].strip()) for number, line in enumerate(lines, start=1)]
-    found = checked((f"{path}: line {number}", line) for number, line in stripped if line)
-    if not found:
+    found_keys = checked((f"{path}: line {number}", line) for number, line in stripped if line)
+    if not found_keys:
         raise KeyFileError(f"{path}: holds no key; make one: {MAKE}")
-    return found
+    return found_keys
 
 
 def from_text(text: str, where: str) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from replicad.configvalues import is_name
 from replicad.errors import KeyFileError
+from replicad.files import read_with_stat, sync_folder
 from replicad.vkeys import Verifier, make_verifier, parse_vkey
 
 __all__ = [
@@ -36,9 +37,7 @@ __all__ = [
     "load_signer",
     "parse_vkey",
     "read_again",
-    "read_with_mode",
     "rights_beyond_owner",
-    "sync_folder",
     "write_new",
 ]
 
@@ -117,7 +116,7 @@ def load_signer(path: str | Path, name: str, *, env: Mapping[str, str] = os.envi
     """
     path = Path(path)
     try:
-        mode, pem = read_with_mode(path)
+        found, pem = read_with_stat(path, at_most=FILE_BYTES)
     except FileNotFoundError as exc:
         raise KeyFileError(
             f"{path}: no such key file; make one: replicad-cli keys generate {name}, or correct the config's `key`"
@@ -126,6 +125,7 @@ def load_signer(path: str | Path, name: str, *, env: Mapping[str, str] = os.envi
         raise KeyFileError(
             f"{path}: cannot be read ({exc.strerror}); it must belong to the user that the daemon runs as"
         ) from exc
+    mode = found.st_mode
     if not stat.S_ISREG(mode):
         raise KeyFileError(f"{path}: is not a regular file; let the config's `key` name the key file itself")
     if rights_beyond_owner(path, mode, env):
@@ -187,16 +187,6 @@ def _parse_private(path: Path, pem: bytes, name: str) -> Ed25519PrivateKey:
     return private
 
 
-def read_with_mode(path: Path) -> tuple[int, bytes]:
-    """Mode and content; both of the same open file, so that no other file is read than the one that was judged."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hold up the start
-    try:
-        mode = os.fstat(descriptor).st_mode
-        return mode, os.read(descriptor, FILE_BYTES) if stat.S_ISREG(mode) else b""
-    finally:
-        os.close(descriptor)
-
-
 def _is_credential(path: Path, env: Mapping[str, str]) -> bool:
     folder = env.get("CREDENTIALS_DIRECTORY", "")
     return bool(folder) and path.resolve().is_relative_to(Path(folder).resolve())
@@ -223,12 +213,3 @@ def write_new(path: Path, content: bytes, *, owner: tuple[int, int] | None = Non
         with contextlib.suppress(OSError):
             draft.unlink()
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have the folder's entries on disk: what was made, renamed or removed in it."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

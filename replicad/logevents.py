@@ -96,6 +96,10 @@ EVENTS: dict[str, Kind] = {
         "05c133a63b234569918d4c039973ea9d",
         "The node asks for no token: without tokens_file and AUTH_TOKEN, whoever is on its machine may call it.",
     ),
+    "shut_to_all": Kind(
+        "6710b3997c8e4c5bbb5c025a0e6055aa",
+        "With TLS, and without tokens_file and AUTH_TOKEN: no client may call, not even one with a certificate.",
+    ),
     "unauthorized": Kind(
         "d07abb1fb4e14f94b08d87eecd517263",
         "A call was refused for its token or certificate; REASON is missing, wrong, unknown, expired or revoked.",

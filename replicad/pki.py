@@ -10,7 +10,6 @@ Owns the folder and what stands in a certificate (RFC 5280); checking what other
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import os
 import re
@@ -33,7 +32,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from replicad import certificates
 from replicad.configvalues import is_name
 from replicad.errors import OperatorError
-from replicad.keys import sync_folder
+from replicad.files import replace_whole
 
 CA_DAYS = 3650  # changing a CA takes hands on every node, so seldom; its key should be offline meanwhile
 LEAF_DAYS = 365  # long enough to renew by hand, short enough that the habit is kept; public CAs go below 398
@@ -329,22 +328,8 @@ def _pem(certificate: x509.Certificate) -> bytes:
 
 
 def _replace(path: Path, content: bytes, mode: int) -> None:
-    """Replace ``path`` as a whole, synced."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        with contextlib.suppress(FileNotFoundError):
-            draft.unlink()  # of a run that was killed and had our pid
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                os.fchmod(file.fileno(), mode)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        replace_whole(path, content, mode=mode)
     except OSError as exc:
         raise _not_written(path, exc) from exc
 

@@ -7,7 +7,7 @@ decide. Must not know where values are used: ``apply`` carries them there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from replicad import configfile, keys, tokensfile
 from replicad.config import Config
@@ -28,7 +28,7 @@ class Reloader:
         signer: Signer,
         *,
         asked: asyncio.Event,
-        apply: Callable[[Config, Signer], None],
+        apply: Callable[[Config, Signer], Awaitable[None]],
         supervision: Supervision,
         log: Logger,
     ) -> None:
@@ -45,7 +45,7 @@ class Reloader:
             self._asked.clear()
             self._supervision.reloading()
             try:
-                self._take(*await asyncio.to_thread(self._read))
+                await self._take(*await asyncio.to_thread(self._read))
             except ConfigError as exc:
                 self._refuse(exc.faults)
             except KeyFileError as exc:
@@ -58,9 +58,9 @@ class Reloader:
         signing_keys = made.config.this_node.signing_keys
         return made, *keys.read_again(self._signer, made.config.key_file, signing_keys)
 
-    def _take(self, plan: Plan, signer: Signer, key_fault: KeyFileError | None) -> None:
+    async def _take(self, plan: Plan, signer: Signer, key_fault: KeyFileError | None) -> None:
         before, self._config, self._signer = self._signer, plan.config, signer
-        self._apply(plan.config, signer)
+        await self._apply(plan.config, signer)
         taken = ", ".join(f"{change.key} {change.runs_with} -> {change.wanted}" for change in plan.taken)
         self._log.info("reloaded", taken or "nothing has changed that a reload takes", taken=len(plan.taken))
         for change in plan.need_restart:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replicad.errors import KeyFileError
-from replicad.keys import Signer, generate, load_signer, sync_folder
+from replicad.files import sync_folder
+from replicad.keys import Signer, generate, load_signer
 
 _NEXT, _OLD = ".next", ".old-"
 

@@ -22,6 +22,7 @@ from replicad.access import Principal, time_text
 from replicad.config import Config
 from replicad.configfile import FILE_BYTES, fault_lines, parse_yaml
 from replicad.errors import ConfigError, OperatorError
+from replicad.files import read_with_stat, replace_whole
 
 MODE = 0o640  # root's to write, the daemon's group to read
 _FORBIDDEN = stat.S_IWGRP | stat.S_IRWXO
@@ -55,20 +56,15 @@ def _parse(path: Path, text: str, nodes: Sequence[str]) -> tuple[Principal, ...]
 
 
 def _read(path: Path) -> str:
-    """The file's text, once its rights are seen to be good: of the same open file."""
+    """The file's text, once its rights are seen to be good."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hold up the start
+        found, content = read_with_stat(path, at_most=FILE_BYTES + 1)
     except FileNotFoundError as exc:
         raise ConfigError([f"{path}: no such tokens file; {_MAKE}, or correct tokens_file"]) from exc
     except OSError as exc:
         remedy = "it must be a file that the daemon's user may read"
         raise ConfigError([f"{path}: cannot be read ({exc.strerror}); {remedy}"]) from exc
-    try:
-        _check_rights(path, os.fstat(descriptor))
-        with os.fdopen(os.dup(descriptor), "rb") as file:
-            content = file.read(FILE_BYTES + 1)
-    finally:
-        os.close(descriptor)
+    _check_rights(path, found)
     if len(content) > FILE_BYTES:
         raise ConfigError([f"{path}: has more than {FILE_BYTES} bytes; is it the right file?"])
     try:
@@ -201,28 +197,13 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Put the text there, whole and synced; owner, group and mode stay, and a new file is its folder's group's."""
+    """Put the text there; owner, group and mode stay, and a new file is its folder's group's."""
     try:
-        owner = path.stat() if path.exists() else path.parent.stat()
-        mode = stat.S_IMODE(owner.st_mode) if path.exists() else MODE
-        draft = path.with_name(f".{path.name}.{os.getpid()}.new")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                with contextlib.suppress(PermissionError):
-                    os.fchown(descriptor, owner.st_uid if path.exists() else -1, owner.st_gid)
-                os.fchmod(descriptor, mode)
-                file.write(text)
-                file.flush()
-                os.fsync(descriptor)
-            draft.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                draft.unlink()
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        if path.exists():
+            found = path.stat()
+            mode, owner = stat.S_IMODE(found.st_mode), (found.st_uid, found.st_gid)
+        else:
+            mode, owner = MODE, (-1, path.parent.stat().st_gid)
+        replace_whole(path, text.encode(), mode=mode, owner=owner)
     except OSError as exc:
         raise OperatorError(f"{path}: cannot be written ({exc.strerror}); do it as the file's owner") from exc

@@ -12,17 +12,9 @@ import stat
 from pathlib import Path
 
 from replicad.errors import DataFolderError
+from replicad.files import sync_folder
 
 LOCK_NAME = "lock"
-
-
-def sync_folder(folder: Path) -> None:
-    """Put the folder's entries on disk: a new or renamed file survives a power loss only after this. Raises OSError."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def prepare_folder(folder: Path) -> None:

@@ -24,8 +24,8 @@ from typing import IO
 
 from replicad.core.batch import Batch
 from replicad.errors import DamagedError, PeerError, invariant
+from replicad.files import sync_folder
 from replicad.storage.faults import from_os
-from replicad.storage.lock import sync_folder
 
 FOLDER_NAME = "quarantine"
 MAGIC = b"replicad quarantine v1\n"

@@ -12,8 +12,8 @@ import sqlite3
 from pathlib import Path
 
 from replicad.errors import DamagedError, DataFolderError
+from replicad.files import sync_folder
 from replicad.storage.faults import from_sqlite, opening, translated
-from replicad.storage.lock import sync_folder
 
 DATABASE_NAME = "log.db"
 META_KEYS = frozenset({"schema_version", "cluster", "node"})

@@ -23,7 +23,7 @@ from replicad.access import ANONYMOUS, OPEN, Refused, Role
 from replicad.config import Config
 from replicad.errors import BadRequest, InternalError, RateLimited, ServiceError
 from replicad.logs import Logger
-from replicad.transport.access import Access, Caller
+from replicad.transport.access import Access, Caller, peer_pem
 from replicad.transport.guard import Guard
 from replicad.transport.livecalls import LiveCall, LiveCalls
 from replicad.wire.codec import status_trailer
@@ -80,10 +80,15 @@ class Gate:
             return Caller(ANONYMOUS, secure=False, certificate=b"")
         self._admit(context)
         peer = context.peer()
-        self._guard.check(peer)
+        # A certificate is not to be guessed: whoever else fails at a node's address must not keep the node out.
+        by_certificate = role is Role.NODE and bool(peer_pem(context.auth_context()))
+        if not by_certificate:
+            self._guard.check(peer)
         try:
             caller = self.access.caller(context, role)
         except Refused as exc:
+            if by_certificate:
+                self._guard.check(peer)
             await self._guard.failed(peer, exc)
             raise
         self._guard.succeeded(peer)
@@ -137,7 +142,7 @@ class Gate:
             try:
                 caller = await self._caller(context, role)
                 leave = self._enter(context, caller, role, call.__qualname__)
-                return await call(await self._request(context, role), caller.principal.name)
+                return await call(await self._request(context, caller, role), caller.principal.name)
             except Exception as exc:  # whatever it is: its text is for our log, not for the caller
                 await self.fail(context, exc)
             finally:
@@ -161,7 +166,7 @@ class Gate:
             try:
                 caller = await self._caller(context, role)
                 leave = self._enter(context, caller, role, call.__qualname__)
-                request = requests if many else await self._request(context, role)
+                request = requests if many else await self._request(context, caller, role)
                 live = LiveCall(caller, role or Role.READER)
                 if role is not OPEN:
                     self._live.add(live)
@@ -193,8 +198,9 @@ class Gate:
                     return  # the client left while this was on its way
                 live.writing_since = 0.0
 
-    async def _request(self, context: Context, role: Role | None) -> bytes:
-        """The request of a call that has one. Raises BadRequest."""
+    async def _request(self, context: Context, caller: Caller, role: Role | None) -> bytes:
+        """The request of a call that has one. Raises BadRequest, and what refuses a caller who may not call any more:
+        a request may be long in coming."""
         wait_s = self._config.timeouts.request_s
         if role is OPEN:
             wait_s = min(wait_s, OPEN_REQUEST_S)
@@ -205,6 +211,10 @@ class Gate:
             raise BadRequest(f"the request did not come within {wait_s:g} s (timeouts.request)") from exc
         if data is aio.EOF:
             raise BadRequest("the call ended without a request")
+        if role is not OPEN:
+            self.access.again(caller, role)
+            if caller.certificate:
+                self._admit(context)
         return bytes(data)
 
     async def _end(self, context: Context, live: LiveCall, fault: ServiceError) -> None:

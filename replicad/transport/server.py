@@ -68,7 +68,7 @@ class Server:
 
     @property
     def is_open(self) -> bool:
-        """Whether calls without TLS are let in with no token."""
+        """Whether nobody is named who may call: without TLS all are let in then, with it none."""
         return self._gate.access.book.is_open
 
     def _methods(self) -> dict[str, Callable[[Role | None], Any]]:

@@ -55,6 +55,7 @@ class NodeTls:
         self._ends_of_peers: dict[bytes, float] = {}  # by certificate: until when it is believed
         self._told_s = float("-inf")  # when the end of the certificate was last told of
         self._reconfigured = asyncio.Event()
+        self._looking = asyncio.Lock()  # of two looks that overlap, the older must not have the last word
         self.on_ca_removed: Callable[[], object] = lambda: None
 
     # --- credentials ------------------------------------------------------------------------------------------------
@@ -105,28 +106,34 @@ class NodeTls:
     async def run(self) -> None:
         """Look at the files every now and then, and tell of the certificate's end, until cancelled."""
         while True:
-            signature = await asyncio.to_thread(_signature, _files(self._config))
-            changed = signature != self._seen
-            if changed or self._unsettled or self._refused:
-                read = await asyncio.to_thread(self._read)
-                self._unsettled = changed and isinstance(read, ConfigError)
-                if self._unsettled:
-                    self._seen = signature
-                else:
-                    self._take(signature, read)
+            await self._look()
             self._tell_end()
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._config.poll_s):
                     await self._reconfigured.wait()
             self._reconfigured.clear()
 
-    def configure(self, config: Config) -> None:
+    async def configure(self, config: Config) -> None:
         """Go by the live keys of ``config``, and read the files now: a reload asks for it."""
         if config.tls is not None:
             self._config = config.tls
             self._told_s = float("-inf")
+            await self._look(asked=True)
             self._reconfigured.set()
-            self._take(_signature(_files(self._config)), self._read())
+
+    async def _look(self, *, asked: bool = False) -> None:
+        """Take what is in the files when they have changed; ``asked``: in any case, and refuse what does not fit."""
+        async with self._looking:
+            signature = await asyncio.to_thread(_signature, _files(self._config))
+            changed = signature != self._seen
+            if not (asked or changed or self._unsettled or self._refused):
+                return
+            read = await asyncio.to_thread(self._read)
+            self._unsettled = changed and not asked and isinstance(read, ConfigError)
+            if self._unsettled:
+                self._seen = signature
+            else:
+                self._take(signature, read)
 
     @property
     def remark(self) -> str:

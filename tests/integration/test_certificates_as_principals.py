@@ -11,7 +11,9 @@ from grpc import aio
 
 from replicad.access import Principal, Role, hash_of
 from replicad.config import parse
+from replicad.transport.guard import WAITING_OF_ONE
 from tests.support.gated_server import Issued, TestCa, gated_server
+from tests.support.waiting import eventually
 from tests.unit.test_config import sample
 
 TOKEN, NODE_TOKEN = "a-token-of-a-reader", "a-token-of-a-node"
@@ -74,6 +76,27 @@ async def test_over_tls_without_a_certificate_a_token_serves_clients_and_no_node
         assert await ask(address, ca, None, STATUS, TOKEN) == "by-token"
         assert await ask(address, ca, None, STATUS) == "UNAUTHENTICATED"
         assert await ask(address, ca, None, REPLICATE, NODE_TOKEN) == "UNAUTHENTICATED"
+
+
+async def test_a_node_is_let_in_while_others_fail_at_its_address() -> None:
+    """Else whoever shares the master's address could keep it from its workers."""
+    ca = TestCa()
+    limits, timeouts = replace(CONFIG.limits, auth_failures=1), replace(CONFIG.timeouts, auth_delay_s=30.0)
+    client, node = ca.issue([x509.DNSName("client.example")]), ca.issue([x509.DNSName("node-1")])
+    async with gated_server(replace(CONFIG, limits=limits, timeouts=timeouts), ca, mutual=True) as address:
+        credentials = grpc.ssl_channel_credentials(ca.pem, client.key, client.certificate)
+        async with aio.secure_channel(address, credentials) as channel:
+            status: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(STATUS)
+            guesses = [status(b"", metadata=(("authorization", "Bearer guess"),)) for _ in range(WAITING_OF_ONE + 20)]
+
+            async def full() -> bool:
+                return await ask(address, ca, client, STATUS) == "RESOURCE_EXHAUSTED"
+
+            await eventually(full, within_s=20, what="no place is left for one that fails")
+            assert await ask(address, ca, node, REPLICATE) == "node-1"
+            assert await ask(address, ca, ca.issue([x509.DNSName("node-9")]), REPLICATE) == "RESOURCE_EXHAUSTED"
+            for guess in guesses:
+                guess.cancel()
 
 
 async def test_over_tls_nobody_is_anonymous_though_nobody_has_a_token() -> None:

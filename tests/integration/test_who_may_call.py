@@ -20,7 +20,7 @@ from replicad import tokensfile
 from replicad.access import RULES, Principal, Role, hash_of, new_token
 from replicad.client import AsyncClient
 from replicad.dev import DevCluster
-from replicad.errors import ExitCode, Forbidden, RateLimited, Unauthorized
+from replicad.errors import ExitCode, Forbidden, NotFound, RateLimited, Unauthorized
 from replicad.wire import v1
 from replicad.wire.v1 import log_pb2
 from tests.support.commandline import CommandLine
@@ -189,6 +189,32 @@ async def test_revoking_ends_open_streams_and_a_new_token_is_taken_by_a_reload(t
                 await shop.post(b"no more")
             assert not tails[1].done()
             tails[1].cancel()
+
+
+async def test_a_request_that_comes_after_its_token_was_withdrawn_is_refused(tmp_path: Path) -> None:
+    both = principal("both", Role.WRITER, Role.READER, token="a-token-of-both")
+    async with (
+        one_node(tmp_path, both, limits={"principal_calls": 1}) as (daemon, address, tokens),
+        RawLog(address, token="a-token-of-both") as log,
+    ):
+        post: aio.StreamStreamMultiCallable[bytes, bytes] = log.channel.stream_stream("/replicad.wire.v1.Log/Post")
+        call = post(metadata=log.metadata)
+
+        async def is_in() -> bool:
+            try:
+                await log.status()
+            except RateLimited:
+                return True
+            return False
+
+        await eventually(is_in, within_s=10, what="the post, which has sent no request yet, has its caller's one place")
+        tokensfile.remove(tokens, "both")
+        await asyncio.to_thread(daemon.reload)
+        await call.write(log_pb2.PostRequest(id="late", payload=b"late").SerializeToString())
+        assert await code_at_end(call) is grpc.StatusCode.UNAUTHENTICATED
+        async with RawLog(address, token=TOKENS["reader"]) as reader:
+            with pytest.raises(NotFound):
+                await reader.outcome("late")
 
 
 async def test_a_stream_ends_when_its_token_does(tmp_path: Path) -> None:
@@ -387,6 +413,32 @@ async def test_without_a_token_anywhere_a_node_is_open_and_says_so(tmp_path: Pat
             posted = await log.post(b"anybody")
             [record] = (await log.list(posted.offset)).records
             assert record.author == "anonymous"
+        await asyncio.to_thread(daemon.terminate)
+
+
+async def test_a_reload_that_opens_a_node_to_all_says_so(tmp_path: Path) -> None:
+    async with one_node(tmp_path) as (daemon, address, tokens):
+        config_file = tokens.parent / "cluster" / "node-1" / "replicad.yaml"
+        assert "open_to_all" not in daemon.log
+        config = yaml.safe_load(config_file.read_text())
+        del config["tokens_file"]
+        config_file.write_text(yaml.safe_dump(config))
+        await asyncio.to_thread(daemon.reload)
+        assert daemon.log.count(" event=open_to_all ") == 1
+        async with RawLog(address) as log:
+            await log.status()
+        await asyncio.to_thread(daemon.reload)
+        assert daemon.log.count(" event=open_to_all ") == 1
+
+
+async def test_over_tls_without_a_token_anywhere_no_client_may_call_and_the_node_says_so(tmp_path: Path) -> None:
+    with (
+        running_cluster(tmp_path / "cluster", nodes=1, start=(), tls=True) as cluster,
+        Daemon(cluster.master.config_file) as daemon,
+    ):
+        await asyncio.to_thread(daemon.wait_ready)
+        assert " event=shut_to_all " in daemon.log
+        assert " event=open_to_all " not in daemon.log
         await asyncio.to_thread(daemon.terminate)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -66,6 +67,62 @@ def test_all_faults_are_told_at_once_each_with_its_key(shown: Shown, tmp_path: P
     assert "no such file; make one: replicad-cli pki issue node node-1" in told[0]
     assert "holds no certificate in PEM" in told[1]
     assert "damaged or cut off" in told[2]
+
+
+@pytest.mark.parametrize(
+    ("which", "there", "instead"),
+    [
+        pytest.param(0, "2a8648ce3d030107", "2a8648ce3d030106", id="the node's is of an unknown curve"),
+        pytest.param(2, "2a8648ce3d030107", "2a8648ce3d030106", id="the CA's is of an unknown curve"),
+        pytest.param(0, "2a8648ce3d040302", "2a8648ce3d04037f", id="the node's is signed in an unknown way"),
+        pytest.param(0, "0603551d0e", "0603551d0f", id="the node's has an extension twice"),
+        pytest.param(2, "0603551d0e", "0603551d0f", id="the CA's has an extension twice"),
+        pytest.param(0, "0603551d13", "0603551d11", id="the node's has an extension of other content"),
+        pytest.param(2, "0603551d13", "0603551d11", id="the CA's has an extension of other content"),
+    ],
+)
+def test_a_certificate_that_nobody_can_make_sense_of_is_a_fault_like_others(
+    shown: Shown, which: int, there: str, instead: str
+) -> None:
+    """Else a file that somebody puts there would end every node that looks at it."""
+    path = paths(shown)[which]
+    der = x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(Encoding.DER)
+    assert bytes.fromhex(there) in der
+    path.write_text(ssl.DER_cert_to_PEM_cert(der.replace(bytes.fromhex(there), bytes.fromhex(instead))))
+    assert faults(shown)
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_folder_in_place_of_a_file_is_told_of(shown: Shown, which: int) -> None:
+    path = paths(shown)[which]
+    path.unlink()
+    path.mkdir(mode=0o700)
+    assert "is not a regular file" in faults(shown)[0]
+
+
+def test_an_intermediate_that_leads_nowhere_hides_none_that_leads_to_a_ca(tmp_path: Path) -> None:
+    """Two CAs have certified one intermediate, and the bundle has only the second."""
+    key, intermediate = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    roots = [(ca_name(name), ec.generate_private_key(ec.SECP256R1())) for name in ("gone", "here")]
+    here = certificate(*roots[1], roots[1][0], roots[1][1].public_key(), ca=True)
+    middles = [certificate(name, by, ca_name("middle"), intermediate.public_key(), ca=True) for name, by in roots]
+    leaf = certificate(ca_name("middle"), intermediate, ca_name("leaf"), key.public_key(), ca=False)
+    assert certificates.path_of([leaf, *middles], [here]) == [leaf, middles[1], here]
+
+
+def ca_name(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def certificate(
+    issuer: x509.Name, by: ec.EllipticCurvePrivateKey, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, ca: bool
+) -> x509.Certificate:
+    builder = x509.CertificateBuilder().issuer_name(issuer).subject_name(subject).public_key(key)
+    builder = builder.serial_number(x509.random_serial_number())
+    builder = builder.not_valid_before(NOW).not_valid_after(NOW + timedelta(days=1))
+    return builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True).sign(
+        by, hashes.SHA256()
+    )
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o666])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -42,6 +44,27 @@ def test_comments_order_and_mode_stay_through_adding_and_removing(tmp_path: Path
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     tokensfile.add(path, principal("again"))
     assert [each.name for each in tokensfile.load(path)] == ["again"]
+
+
+def test_a_link_stays_one_and_what_it_points_to_is_changed(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    path, target = tmp_path / "tokens.yaml", tmp_path / "shared" / "tokens.yaml"
+    tokensfile.add(target, principal("a"))
+    path.symlink_to(target)
+    tokensfile.add(path, principal("b"))
+    assert path.is_symlink()
+    assert [each.name for each in tokensfile.load(target)] == ["a", "b"]
+
+
+def test_comments_stay_whatever_the_locale(tmp_path: Path) -> None:
+    path = tmp_path / "tokens.yaml"
+    path.write_text("# für alle\nprincipals: []\n", encoding="utf-8")
+    path.chmod(0o600)
+    tokensfile.add(path, principal("a"))
+    code = "import pathlib, sys; from replicad import tokensfile; tokensfile.remove(pathlib.Path(sys.argv[1]), 'a')"
+    env = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    subprocess.run([sys.executable, "-c", code, str(path)], env=env, check=True)
+    assert path.read_text(encoding="utf-8").startswith("# für alle\nprincipals: []\n")
 
 
 def test_a_file_in_another_form_is_written_anew(tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ TARGETS = (
         "text.fernet_keys",
         fernet_keys,
         (KeyFileError,),
-        ("fernetkeys.from_text", "keys.read_with_mode"),
+        ("fernetkeys.from_text", "files.read_with_stat"),
         lambda: [b",".join([b"A" * 43 + b"=", b"B" * 42 + b"A="])],
     ),
     Target("text.cli_options", cli_options, (click.UsageError,), (), _options),

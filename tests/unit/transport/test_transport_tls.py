@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -162,33 +163,61 @@ async def test_what_does_not_fit_is_told_only_when_it_has_come_to_stay_and_the_o
     assert stage.tls.identity.key_pem == key
 
 
-def test_a_change_between_two_files_is_told_at_a_reload_at_once(stage: Stage) -> None:
+async def test_a_change_between_two_files_is_told_at_a_reload_at_once(stage: Stage) -> None:
     assert stage.shown.key
     stage.shown.key.write_bytes(b"half a k")
-    stage.tls.configure(stage.config())
+    await stage.tls.configure(stage.config())
     assert stage.log.count("error certificate_refused") == 1
 
 
-def test_a_reload_takes_other_paths_and_a_config_without_tls_changes_nothing(stage: Stage, tmp_path: Path) -> None:
+async def test_a_look_at_the_files_that_began_before_a_reload_does_not_undo_it(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is slow: the look has read the files from before when the reload asks for others."""
+    began, go_on = threading.Event(), threading.Event()
+    read = NodeTls._read
+
+    def slowly(tls: NodeTls) -> Any:
+        found = read(tls)
+        if not began.is_set():
+            began.set()
+            go_on.wait(10)
+        return found
+
+    monkeypatch.setattr(NodeTls, "_read", slowly)
+    with stage.running():
+        assert await asyncio.to_thread(began.wait, 10)
+        other = Stage(tmp_path / "other")
+        reload = asyncio.create_task(stage.tls.configure(other.config(poll="1h")))
+        await asyncio.sleep(0)
+        go_on.set()
+        await reload
+        assert stage.tls.identity.key_pem == other.tls.identity.key_pem
+        assert stage.log.events[-1][0] == "info certificate_taken"
+
+
+async def test_a_reload_takes_other_paths_and_a_config_without_tls_changes_nothing(
+    stage: Stage, tmp_path: Path
+) -> None:
     other = tmp_path / "other.crt"
     renewed = node_of(stage.ca, "node-1", days=60)
     assert renewed.certificate
     shutil.move(renewed.certificate, other)
-    stage.tls.configure(stage.config(certificate=str(other)))
+    await stage.tls.configure(stage.config(certificate=str(other)))
     assert stage.log.events[-1][0] == "info certificate_taken"
 
 
-def test_a_call_whose_ca_has_gone_is_refused(stage: Stage, tmp_path: Path) -> None:
+async def test_a_call_whose_ca_has_gone_is_refused(stage: Stage, tmp_path: Path) -> None:
     strange = new_ca(tmp_path / "strange")
     mine, theirs = client_of(stage.ca, "mine"), client_of(strange, "theirs")
     bundle = stage.shown.ca.read_bytes()
     stage.shown.ca.write_bytes(bundle + theirs.ca.read_bytes())
-    stage.tls.configure(stage.config())
+    await stage.tls.configure(stage.config())
     for each in (mine, theirs, None):
         stage.tls.admit(Call(each))
 
     stage.shown.ca.write_bytes(bundle)
-    stage.tls.configure(stage.config())
+    await stage.tls.configure(stage.config())
     assert stage.removed == 1
     assert [stage.tls.believes(peer_pem(Call(each).auth_context())) for each in (mine, theirs)] == [True, False]
     with pytest.raises(Unauthorized, match="its CA is not in the bundle any more"):
@@ -215,15 +244,15 @@ def test_a_caller_is_told_the_address_of_the_kind_of_port_that_it_called(stage: 
         assert address_of(config, "nobody") == ""
 
 
-def test_a_renewed_ca_of_the_same_folder_is_seen(stage: Stage) -> None:
+async def test_a_renewed_ca_of_the_same_folder_is_seen(stage: Stage) -> None:
     """The way of `pki renew ca`: the bundle grows, then shrinks."""
     ca = Authority.open(stage.ca.folder)
     ca.add_ca(days=100, now=now(), force=False)
-    stage.tls.configure(stage.config())
+    await stage.tls.configure(stage.config())
     assert "2 CAs in the bundle" in stage.log.events[-1][1]
     node_of(ca, "node-1")
-    stage.tls.configure(stage.config())
+    await stage.tls.configure(stage.config())
     ca.drop_old_cas(force=False)
-    stage.tls.configure(stage.config())
+    await stage.tls.configure(stage.config())
     assert "1 CA in the bundle" in stage.log.events[-1][1]
     assert stage.removed == 1
