@@ -135,8 +135,19 @@ def parse_certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
         if end < 0:
             raise ValueError("the last certificate is cut off")
         position = end + len(_END)
-        found.append(x509.load_pem_x509_certificate(pem[begin:position] + b"\n"))
+        found.append(_certificate(pem[begin:position] + b"\n"))
     return tuple(found)
+
+
+def _certificate(pem: bytes) -> x509.Certificate:
+    """Raises ValueError, for its names too, which the library reads only when they are asked for."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        for name in ("subject", "issuer"):
+            getattr(certificate, name)
+    except (TypeError, x509.InvalidVersion) as exc:
+        raise ValueError(str(exc)) from exc
+    return certificate
 
 
 @lru_cache(maxsize=1024)  # a peer's certificate is the same at each of its calls

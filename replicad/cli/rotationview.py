@@ -6,6 +6,7 @@ Owns the words. Must not change anything: the files are :mod:`replicad.rotation`
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from replicad.cli.connect import make_client, run
 from replicad.cli.errors import plain, service_failure
 from replicad.cli.options import Session
 from replicad.client import Status
+from replicad.client.settings import CA_VARIABLE
 from replicad.config import Config, FormerKey, Node
 from replicad.errors import Forbidden, ServiceError, Unauthorized, Unavailable
 from replicad.keys import Signer
@@ -110,6 +112,8 @@ def look(session: Session, config_file: Path, key_file: Path | None, timeout_s: 
         config.node, (key_file or Path(config.key_file)).resolve()
     )  # it may be a link to the one to replace
     current, following, old = files.current(), files.following(), files.old()
+    if session.ca is None and not os.environ.get(CA_VARIABLE) and config.tls is not None:
+        session.ca = config.tls.ca  # we are on the node: it knows the others by that bundle
     answers = run(_ask(session, config, timeout_s))
     for answer in answers.values():
         if isinstance(answer, Unauthorized | Forbidden):
