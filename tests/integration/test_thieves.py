@@ -315,6 +315,23 @@ async def test_a_stolen_signing_key_alone_opens_no_stream(cluster: DevCluster) -
         assert (await logs[MASTER].post(b"it goes on", w="all")).nodes == 3
 
 
+async def test_a_masters_signing_key_beside_another_nodes_certificate_adds_records_in_the_masters_name(
+    cluster: DevCluster,
+) -> None:
+    """Old batches are the masters' of their epochs, whoever brings them: the key says whose they are."""
+    async with raw_logs(cluster) as logs:
+        await logs[MASTER].post(b"committed", w="all")
+        level = await all_level(logs)
+        history = History(signer_of(cluster.master), epoch=level.epoch)
+        history.tree = await tree_of(logs[VICTIM])
+        async with thief_at(cluster, as_node(cluster, STOLEN)) as thief:
+            await thief.welcomed(level.epoch + 1, master=STOLEN)
+            await thief.append(history.batch("forged"))
+        assert [record.id for record in (await logs[VICTIM].list(level.size, level="local")).records] == ["forged"]
+    await asyncio.to_thread(cluster.stop)
+    assert set(signers(cluster.node(VICTIM))) == {MASTER}
+
+
 @pytest.mark.parametrize("how", ["stolen", "issued with a stolen CA key"])
 async def test_a_node_certificate_without_the_signing_key_adds_no_record_but_reads_all_and_deposes_the_master(
     cluster: DevCluster, tmp_path: Path, how: str

@@ -7,6 +7,7 @@ import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 from cryptography import x509
@@ -74,10 +75,15 @@ async def refusal(
     options = [*OPTIONS, *([("grpc.ssl_target_name_override", name)] if name else [])]
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
     async with aio.secure_channel(address, shown.credentials(), options=options) as channel:
-        ask: aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method)
-        # A request that is on its way while the refusal is makes grpc.aio forget the reason: grpc/grpc#36066.
-        requests = iter(()) if method.endswith("/Replicate") else iter([b""])
-        call = ask(requests, metadata=metadata, timeout=10)
+        # Not as a stream of one: a request that is on its way while the refusal is makes grpc.aio forget the reason
+        # (grpc/grpc#36066).
+        call: Any
+        if method.endswith("/Replicate"):
+            both: aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(method)
+            call = both(iter(()), metadata=metadata, timeout=10)
+        else:
+            ask: aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(method)
+            call = ask(b"", metadata=metadata, timeout=10)
         try:
             while await call.read() is not aio.EOF:
                 pass

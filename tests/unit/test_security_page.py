@@ -17,7 +17,8 @@ PAGE = (ROOT / "SECURITY.md").read_text()
 NAMED = sorted(set(re.findall(r"`([\w/]+\.py::\w+)`", PAGE)))
 _THREATS = PAGE.partition("\n## What an attacker can")[2].partition("\n## ")[0]
 ROWS = [line for line in _THREATS.splitlines() if line.startswith("| ") and not line.startswith("| attempt")]
-COMMANDS = [shlex.split(line, comments=True)[1:] for line in PAGE.splitlines() if line.startswith("replicad-cli ")]
+_LINES = [line.strip() for line in PAGE.splitlines()]
+COMMANDS = [shlex.split(line, comments=True)[1:] for line in _LINES if line.startswith("replicad-cli ")]
 
 
 @pytest.mark.parametrize("name", NAMED)
