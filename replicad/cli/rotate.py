@@ -61,7 +61,8 @@ def command() -> None:
     """Replace a node's signing key while the cluster works: prepare, activate, retire.
 
     Run on the node itself, as the owner of its key file or as root. Each step says what is to be done before the next,
-    changes nothing while that is not done, and is safe to repeat. AUTH_TOKEN serves to ask the nodes what they know.
+    changes nothing while that is not done, and is safe to repeat. AUTH_TOKEN serves to ask the nodes what they
+    know; with TLS they are known by REPLICAD_CA, else by the CA bundle that the config names.
     """
 
 
