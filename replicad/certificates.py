@@ -135,8 +135,21 @@ def parse_certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
         if end < 0:
             raise ValueError("the last certificate is cut off")
         position = end + len(_END)
-        found.append(x509.load_pem_x509_certificate(pem[begin:position] + b"\n"))
+        found.append(_parsed(pem[begin:position] + b"\n"))
     return tuple(found)
+
+
+def _parsed(pem: bytes) -> x509.Certificate:
+    """The certificate, with names and dates that can be read: cryptography parses those only when they are asked for.
+    ValueError."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pem)
+        for name in (certificate.subject, certificate.issuer):
+            name.rfc4514_string()
+        not_before_s(certificate), not_after_s(certificate)
+    except Exception as exc:  # InvalidVersion, KeyError: each release has its own for what it does not know
+        raise ValueError("a certificate that can't be read") from exc
+    return certificate
 
 
 @lru_cache(maxsize=1024)  # a peer's certificate is the same at each of its calls
