@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from replicad import tokensfile
+from replicad.access import Principal, Role
 from replicad.client import AsyncClient
 from replicad.configfile import load as load_config
 from replicad.core.frames import AppendBatch
@@ -20,8 +22,10 @@ from replicad.core.keyring import Keyring
 from replicad.dev import DevCluster, DevNode
 from replicad.keys import generate, load_signer
 from replicad.nodekeys import keys_of, node_key
+from replicad.pki import Authority
 from replicad.storage.fsck import verify_folder
 from replicad.wire.codec import decode_records
+from tests.support.certificates import client_of
 from tests.support.commandline import CommandLine, Ran
 from tests.support.fake_master import FakeMaster, History, signer_of
 from tests.support.nodes import LEVEL_S, TOKEN, all_level, events, log_lines, raw_logs, running_cluster, verified
@@ -193,6 +197,23 @@ async def proves_up_to(cluster: DevCluster, node: DevNode, until: int) -> None:
         assert report.fault.reason.startswith("revoked: ")
         assert report.fault.offset is not None
         assert report.fault.offset < until
+
+
+async def test_with_tls_the_nodes_are_asked_by_the_ca_of_the_config_and_with_a_token_or_a_certificate(
+    tmp_path: Path,
+) -> None:
+    """Nobody reached would mean that nobody is asked whether he knows the new key."""
+    tokens = tmp_path / "tokens.yaml"
+    tokensfile.add(tokens, Principal("rotator", frozenset({Role.READER}), certificate="rotator"))
+    with running_cluster(tmp_path / "cluster", tls=True, settings={**QUICK, "tokens_file": str(tokens)}) as cluster:
+        shown = client_of(Authority.open(cluster.layout.pki), "rotator")
+        by_certificate = {"REPLICAD_CERTIFICATE": str(shown.certificate), "REPLICAD_KEY": str(shown.key)}
+        for env in ({"AUTH_TOKEN": TOKEN}, {"REPLICAD_CA": str(shown.ca), **by_certificate}):
+            config = str(cluster.nodes[0].config_file)
+            step = ("keys", "rotate", "status", "--config", config, "--output", "json")
+            ran = await asyncio.to_thread(CommandLine(env).run, *step)
+            [fields] = ran.objects
+            assert (ran.code, fields["unreachable"], fields["signs_with"]) == (0, [], fields["key_id"]), ran
 
 
 async def test_a_worker_that_does_not_know_the_key_refuses_it_backs_off_and_recovers_at_its_reload(
