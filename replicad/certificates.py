@@ -272,7 +272,9 @@ def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
         if isinstance(public_key, ec.EllipticCurvePublicKey) and digest is not None:
             public_key.verify(signature, signed, ec.ECDSA(digest))
         elif isinstance(public_key, rsa.RSAPublicKey) and digest is not None:
-            public_key.verify(signature, signed, padding.PKCS1v15(), digest)
+            # Debian 12's cryptography does not tell: there, RSASSA-PSS is not believed.
+            scheme = getattr(certificate, "signature_algorithm_parameters", padding.PKCS1v15())
+            public_key.verify(signature, signed, scheme, digest)
         elif isinstance(public_key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
             public_key.verify(signature, signed)
         else:

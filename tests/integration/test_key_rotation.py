@@ -287,6 +287,19 @@ async def test_a_node_that_is_away_during_a_rotation_catches_up_when_it_is_back(
     await proves_up_to(cluster, master, 2)
 
 
+async def test_a_key_is_not_put_to_use_while_no_majority_says_that_it_knows_it(cluster: DevCluster) -> None:
+    """Nobody reached, for a wrong address or no network, must not pass for nobody unaware."""
+    master = cluster.master
+    prepared = await told(cluster, master, "prepare")
+    introduce(cluster, master, prepared, to="node-1")
+    await reload(cluster, "node-1")
+    for name in ("node-2", "node-3"):
+        await asyncio.to_thread(cluster.kill, name)
+    await refused(cluster, master, "activate", because="1 of 3 nodes answer")
+    for name in ("node-2", "node-3"):
+        await asyncio.to_thread(cluster.start, name)
+
+
 async def test_kill_9_between_the_steps_loses_nothing(cluster: DevCluster) -> None:
     """The master, killed and started after every step: the key's file is whole at each start, whichever it is."""
     master = cluster.master
