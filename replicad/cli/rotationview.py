@@ -112,8 +112,8 @@ def look(session: Session, config_file: Path, key_file: Path | None, timeout_s: 
         config.node, (key_file or Path(config.key_file)).resolve()
     )  # it may be a link to the one to replace
     current, following, old = files.current(), files.following(), files.old()
-    if config.tls is not None and session.ca is None and not os.environ.get(CA_VARIABLE):
-        session.ca = config.tls.ca  # the one by which the node itself knows the others
+    if session.ca is None and not os.environ.get(CA_VARIABLE) and config.tls is not None:
+        session.ca = config.tls.ca  # we are on the node: it knows the others by that bundle
     answers = run(_ask(session, config, timeout_s))
     for answer in answers.values():
         if isinstance(answer, Unauthorized | Forbidden):

@@ -143,7 +143,7 @@ def test_a_warning_and_a_second_of_work_are_findings() -> None:
     noisy = Target("noisy", lambda data: warnings.warn("not all data was converted", RuntimeWarning, 1), (), ())
     with strict(), pytest.raises(FindingError, match="RuntimeWarning"):
         noisy.run(b"")
-    with pytest.raises(FindingError, match=r"took 1\.\d s"):
+    with pytest.raises(FindingError, match=r"took \d+\.\d s"):
         Target("busy", busy, (), ()).run(b"")
 
 

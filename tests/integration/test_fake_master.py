@@ -13,14 +13,13 @@ from grpc import aio
 from replicad.core.batch import Batch
 from replicad.core.frames import Ack, Align, AppendBatch, Fetch, Heartbeat, MasterFrame, Refused, RootQuery, Supply
 from replicad.core.record import NO_HEADERS, Records, encode_headers
-from replicad.core.tree import Tree, leaf_hashes
 from replicad.dev import DevCluster
 from replicad.keys import Signer
 from replicad.wire.codec import decode_records, encode_master_frame, encode_records
 from replicad.wire.v1 import log_pb2, replication_pb2
-from tests.support.fake_master import FakeMaster, History, sign_anew, signer_of
+from tests.support.fake_master import FakeMaster, History, sign_anew, signer_of, tree_of
 from tests.support.nodes import TOKEN, all_level, events, log_lines, raw_logs, running_cluster, same_records, verified
-from tests.support.rawlog import LOG, RawLog, new_id
+from tests.support.rawlog import RawLog, new_id
 from tests.support.waiting import eventually
 
 WORKER = "node-2"
@@ -77,16 +76,6 @@ async def scene(cluster: DevCluster) -> AsyncIterator[Scene]:
         await master.append(first, commit_size=first.first_offset)
         await master.append(last, commit_size=first.end)
         yield Scene(cluster, worker, master, history, last)
-
-
-async def tree_of(log: RawLog) -> Tree:
-    """The tree over all that a node has, from the leaves that it lists."""
-    tree = Tree()
-    call: aio.UnaryStreamMultiCallable[bytes, bytes] = log.channel.unary_stream(f"{LOG}/List")
-    async for data in call(log_pb2.ListRequest(level="local").SerializeToString(), metadata=log.metadata):
-        for records in log_pb2.ListResponse.FromString(data).records:
-            tree.append(leaf_hashes(records.leaves))
-    return tree
 
 
 # --- batches that fail a check --------------------------------------------------------------------------------------

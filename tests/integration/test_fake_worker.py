@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
-import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from grpc import aio
 
 from replicad.core.frames import Ack, Align, Aligned, AppendBatch, Fetch, Hello, RootAnswer, RootQuery, Supply, Welcome
 from replicad.core.tree import EMPTY_ROOT
 from replicad.dev import DevCluster
 from replicad.errors import WriteConcernTimeout
 from replicad.keys import Signer
-from replicad.wire.codec import decode_master_frame, encode_worker_frame
 from tests.support.fake_master import History
+from tests.support.fake_worker import Behaviour, fake_worker
 from tests.support.nodes import TOKEN, all_level, events, log_lines, raw_logs, running_cluster
 from tests.support.rawlog import RawLog, new_id
 from tests.support.waiting import eventually
 
 FAKE = "node-2"
 FAR = 1 << 40
-
-#: What a fake worker does with a stream: it is given ways to hear a frame and to say one.
-Behaviour = Callable[[Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
 
 
 @pytest.fixture
@@ -40,31 +34,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, settings: Mapping[str, obj
     """Nothing runs yet: the test plays one of the workers."""
     with running_cluster(tmp_path_factory.mktemp("fake"), settings=settings, start=()) as made:
         yield made
-
-
-@asynccontextmanager
-async def fake_worker(cluster: DevCluster, behave: Behaviour) -> AsyncIterator[None]:
-    """Behaves so in every stream that the master opens, at the address of FAKE."""
-
-    async def replicate(_: object, context: Any) -> None:
-        async def hear() -> Any:
-            data = await context.read()
-            return None if data is aio.EOF else decode_master_frame(data)
-
-        async def say(frame: Any) -> None:
-            await context.write(frame if isinstance(frame, bytes) else encode_worker_frame(frame))
-
-        await behave(hear, say)
-
-    server = aio.server()
-    methods: dict[str, Any] = {"Replicate": grpc.stream_stream_rpc_method_handler(replicate)}
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("replicad.wire.v1.Replication", methods),))
-    server.add_insecure_port(cluster.node(FAKE).address)
-    await server.start()
-    try:
-        yield
-    finally:
-        await server.stop(0)
 
 
 def empty(node: str = FAKE) -> Welcome:
@@ -92,7 +61,7 @@ async def follow_and_claim(hear: Callable[[], Awaitable[Any]], say: Callable[[An
 
 
 async def test_an_ack_beyond_what_was_sent_counts_for_nothing(cluster: DevCluster) -> None:
-    async with fake_worker(cluster, follow_and_claim):
+    async with fake_worker(cluster.node(FAKE).address, follow_and_claim):
         await asyncio.to_thread(cluster.start, "node-1", "node-3")
         async with RawLog(cluster.master.address, token=TOKEN) as log:
             with pytest.raises(WriteConcernTimeout) as caught:
@@ -134,7 +103,7 @@ async def test_a_worker_that_talks_nonsense_is_dialled_ever_more_seldom_and_hold
         streams += 1
         await behave(hear, say)
 
-    async with fake_worker(cluster, counted):
+    async with fake_worker(cluster.node(FAKE).address, counted):
         await asyncio.to_thread(cluster.start, "node-1", "node-3")
         async with RawLog(cluster.master.address, token=TOKEN) as log:
             before, lines = streams, len(log_lines(cluster.master))
@@ -168,7 +137,7 @@ async def claim_a_forged_log(hear: Callable[[], Awaitable[Any]], say: Callable[[
 
 
 async def test_an_opening_master_takes_no_forged_tail(cluster: DevCluster) -> None:
-    async with fake_worker(cluster, claim_a_forged_log):
+    async with fake_worker(cluster.node(FAKE).address, claim_a_forged_log):
         await asyncio.to_thread(cluster.start, "node-1", wait=False)
 
         async def refused() -> bool:

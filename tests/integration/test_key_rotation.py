@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import signal
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,7 +27,16 @@ from replicad.wire.codec import decode_records
 from tests.support.certificates import client_of
 from tests.support.commandline import CommandLine, Ran
 from tests.support.fake_master import FakeMaster, History, signer_of
-from tests.support.nodes import LEVEL_S, TOKEN, all_level, events, log_lines, raw_logs, running_cluster, verified
+from tests.support.nodes import (
+    LEVEL_S,
+    TOKEN,
+    all_level,
+    log_lines,
+    raw_logs,
+    reload,
+    running_cluster,
+    verified,
+)
 from tests.support.rawlog import RawLog, new_id
 from tests.support.waiting import eventually
 
@@ -80,19 +88,6 @@ def introduce(cluster: DevCluster, node: DevNode, fields: Mapping[str, Any], *, 
     former = [{k: v for k, v in each.items() if v is not None} for each in fields["former_keys"]]
     entry["former_keys"] = former
     file.write_text(yaml.safe_dump(config, sort_keys=False))
-
-
-async def reload(cluster: DevCluster, *names: str) -> None:
-    """SIGHUP, and wait until it is done."""
-    for name in names:
-        node = cluster.node(name)
-        before = events(node).count("reloaded") + events(node).count("reload_refused")
-
-        async def done(node: DevNode = node, before: int = before) -> bool:
-            return events(node).count("reloaded") + events(node).count("reload_refused") > before
-
-        cluster.send_signal(name, signal.SIGHUP)
-        await eventually(done, within_s=10, what=f"{name} has reloaded")
 
 
 @asynccontextmanager

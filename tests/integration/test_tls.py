@@ -73,6 +73,14 @@ async def test_status_shows_when_each_certificate_ends(cluster: DevCluster, ca: 
     assert {row["note"] for row in rows} == {""}
 
 
+async def test_a_key_rotation_on_a_node_knows_the_others_by_the_bundle_in_its_config(cluster: DevCluster) -> None:
+    where = ("--config", str(cluster.nodes[1].config_file), "--output", "json")
+    ran = await asyncio.to_thread(CommandLine.of(cluster).but(REPLICAD_CA="").run, "keys", "rotate", "status", *where)
+    assert (ran.code, ran.err) == (0, ""), ran
+    [told] = ran.objects
+    assert (told["unreachable"], told["unaware"], told["signs_with"]) == ([], [], told["key_id"])
+
+
 @pytest.mark.parametrize("port", ["address", "mutual_address"])
 async def test_replication_is_for_certificates_of_nodes_alone(cluster: DevCluster, ca: Authority, port: str) -> None:
     """The token alone does not do it, nor a client's certificate, even one with a node's name."""

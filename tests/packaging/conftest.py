@@ -1,8 +1,8 @@
 """The hosts that the tests of the packages share: `make test-package` makes what they are made of.
 
 For each release a lab; in it `fresh`, on which the packages were just installed; `single`, one host with a cluster of
-three as instances of the template unit; and `three`, a cluster of three hosts. The last two begin as copies of
-the first.
+three as instances of the template unit; and `three`, a cluster of three hosts with TLS, and a client's. The last two
+begin as copies of the first.
 """
 
 from __future__ import annotations
@@ -78,8 +78,9 @@ def single(lab: Lab, used: Host) -> Instances:
 
 @pytest.fixture(scope="session")
 def three(lab: Lab, used: Host) -> ThreeHosts:
-    """A cluster of three hosts; all run."""
-    made = ThreeHosts(lab.bridge, [lab.boot(name, on=used) for name in ("a", "b", "c")])
+    """A cluster of three hosts with TLS; all run. A fourth host calls it."""
+    hosts = [lab.boot(name, on=used) for name in ("a", "b", "c")]
+    made = ThreeHosts(lab.bridge, hosts, lab.boot("desk", on=used))
     made.configure()
     made.start()
     return made

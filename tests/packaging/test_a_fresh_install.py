@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from tests.packaging.lab import Host, properties
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(300)]
+
+ROOT = Path(__file__).parents[2]
+IMPORT_ALL = (
+    "import importlib, pkgutil, replicad;"
+    "names = [found.name for found in pkgutil.walk_packages(replicad.__path__, 'replicad.')];"
+    "names = [name for name in names if not name.endswith('__main__')];"
+    "[importlib.import_module(name) for name in names];"
+    "print(*names)"
+)
 
 
 def test_it_does_not_start_and_says_what_to_do_next(fresh: Host) -> None:
@@ -16,6 +28,25 @@ def test_it_does_not_start_and_says_what_to_do_next(fresh: Host) -> None:
     assert "replicad is not started" in said
     assert "replicad-cli keys generate NODE --out /etc/replicad/node.key" in said
     assert fresh.says("systemctl is-system-running; true") == "running"
+
+
+def test_every_module_is_there_and_imports_with_debians_own_libraries(fresh: Host) -> None:
+    files = [file.relative_to(ROOT).with_suffix("") for file in (ROOT / "replicad").rglob("*.py")]
+    modules = {".".join(file.parts).removesuffix(".__init__") for file in files if file.name != "__main__"}
+    assert set(fresh.says(f'cd / && python3 -c "{IMPORT_ALL}"').split()) == modules - {"replicad"}
+    assert "python3-cryptography" in fresh.says("dpkg-query --show --showformat='${Depends}' python3-replicad")
+
+
+def test_manual_examples_and_the_page_that_the_installation_names_are_there(fresh: Host) -> None:
+    fresh.ssh(
+        "cd /usr/share/man && test -s man8/replicad.8.gz -a -s man5/replicad.yaml.5.gz -a -s man1/replicad-cli.1.gz"
+    )
+    for example in (ROOT / "packaging/examples").iterdir():
+        there = fresh.ssh(f"cat /usr/share/doc/replicad/examples/{example.name}").stdout
+        assert there == example.read_text()
+    named = re.search(r"/usr/share/doc/\S+\.gz", (fresh.folder / "install.log").read_text())
+    assert named is not None
+    assert fresh.ssh(f"zcat {named[0]}").stdout == (ROOT / "packaging/debian/replicad.README.Debian").read_text()
 
 
 def test_a_start_with_the_example_config_fails_at_once_and_one_line_says_why(fresh: Host) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self, cast
 
+import grpc
 from grpc import aio
 
 from replicad import keys
@@ -19,11 +20,12 @@ from replicad.core.batch import Append, Batch, signed_statement
 from replicad.core.frames import Ack, AppendBatch, Hello, MasterFrame, Refused, Welcome, WorkerFrame
 from replicad.core.record import Messages
 from replicad.core.seal import Part, Sealer
-from replicad.core.tree import Tree
+from replicad.core.tree import Tree, leaf_hashes
 from replicad.dev import DevNode
 from replicad.keys import Signer
 from replicad.wire.codec import decode_worker_frame, encode_master_frame, encode_records
-from tests.support.rawlog import CALL_S, OPTIONS
+from replicad.wire.v1 import log_pb2
+from tests.support.rawlog import CALL_S, LOG, OPTIONS, RawLog
 
 REPLICATE = "/replicad.wire.v1.Replication/Replicate"
 CLUSTER = "dev"  # as DevCluster names it
@@ -61,6 +63,16 @@ class History:
         return twin
 
 
+async def tree_of(log: RawLog) -> Tree:
+    """The tree over all that a node has, from the leaves that it lists."""
+    tree = Tree()
+    call: aio.UnaryStreamMultiCallable[bytes, bytes] = log.channel.unary_stream(f"{LOG}/List")
+    async for data in call(log_pb2.ListRequest(level="local").SerializeToString(), metadata=log.metadata):
+        for records in log_pb2.ListResponse.FromString(data).records:
+            tree.append(leaf_hashes(records.leaves))
+    return tree
+
+
 def sign_anew(batch: Batch, signer: Signer, *, cluster: str = CLUSTER) -> bytes:
     """The signature by ``signer``, under the batch's signer's name, of what the batch says."""
     return signer.sign(
@@ -79,8 +91,12 @@ def sign_anew(batch: Batch, signer: Signer, *, cluster: str = CLUSTER) -> bytes:
 class FakeMaster:
     """A Replicate stream to the worker at ``address``."""
 
-    def __init__(self, address: str, *, token: str) -> None:
-        self._channel = aio.insecure_channel(address, options=OPTIONS)
+    def __init__(self, address: str, *, token: str = "", credentials: grpc.ChannelCredentials | None = None) -> None:
+        """``credentials``: to a worker with TLS, at its mutual address."""
+        if credentials is None:
+            self._channel = aio.insecure_channel(address, options=OPTIONS)
+        else:
+            self._channel = aio.secure_channel(address, credentials, options=OPTIONS)
         replicate: aio.StreamStreamMultiCallable[bytes, bytes] = self._channel.stream_stream(REPLICATE)
         self.call = replicate(metadata=(("authorization", f"Bearer {token}"),) if token else (), wait_for_ready=True)
 
@@ -109,8 +125,8 @@ class FakeMaster:
         await self.send(Hello(cluster, master, epoch))
         return await self.receive()
 
-    async def welcomed(self, epoch: int) -> Welcome:
-        answer = await self.hello(epoch)
+    async def welcomed(self, epoch: int, *, master: str = "node-1") -> Welcome:
+        answer = await self.hello(epoch, master=master)
         assert isinstance(answer, Welcome), answer
         return answer
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from replicad.nodekeys import keyring_of
 from replicad.storage.fsck import Report, verify_folder
 from replicad.wire.codec import Record, decode_records
 from replicad.wire.v1 import log_pb2 as pb
+from tests.support.certificates import Shown
 from tests.support.rawlog import RawLog
 from tests.support.waiting import eventually
 
@@ -87,12 +89,31 @@ def check_logs(cluster: DevCluster) -> None:
 
 @asynccontextmanager
 async def raw_logs(cluster: DevCluster) -> AsyncIterator[dict[str, RawLog]]:
-    """A connection to every node, by name."""
+    """A connection to every node, by name, with the cluster's token; with TLS where it has TLS."""
+    ca, token = cluster.layout.ca_file, cluster.layout.token
+    credentials = Shown(Path(ca)).credentials() if ca else None
     async with AsyncExitStack() as stack:
         yield {
-            node.name: await stack.enter_async_context(RawLog(node.address, token=cluster.layout.token))
+            node.name: await stack.enter_async_context(RawLog(node.address, token=token, credentials=credentials))
             for node in cluster.nodes
         }
+
+
+async def reload(cluster: DevCluster, *names: str) -> None:
+    """SIGHUP, and wait until it is done, or refused."""
+    for name in names:
+        node = cluster.node(name)
+
+        def reloads(node: DevNode = node) -> int:
+            return events(node).count("reloaded") + events(node).count("reload_refused")
+
+        before = reloads()
+
+        async def done(reloads: Callable[[], int] = reloads, before: int = before) -> bool:
+            return reloads() > before
+
+        cluster.send_signal(name, signal.SIGHUP)
+        await eventually(done, within_s=10, what=f"{name} has reloaded")
 
 
 async def all_level(logs: Mapping[str, RawLog], *, size: int = 0, within_s: float = LEVEL_S) -> pb.StatusResponse:

@@ -72,9 +72,13 @@ def fault_of(error: aio.AioRpcError) -> ServiceError | None:
 class RawLog:
     """The Log service of one node. Errors are the ServiceError in the trailer, or the AioRpcError where it has none."""
 
-    def __init__(self, address: str, *, token: str = "") -> None:
+    def __init__(self, address: str, *, token: str = "", credentials: grpc.ChannelCredentials | None = None) -> None:
+        """``credentials``: to a node with TLS."""
         self.address = address
-        self.channel = aio.insecure_channel(address, options=OPTIONS)
+        if credentials is None:
+            self.channel = aio.insecure_channel(address, options=OPTIONS)
+        else:
+            self.channel = aio.secure_channel(address, credentials, options=OPTIONS)
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
 
     async def __aenter__(self) -> Self:

@@ -39,3 +39,14 @@ def test_the_package_has_the_projects_version() -> None:
     newest = re.match(r"replicad \((.+?)\) ", (PACKAGING / "debian/changelog").read_text())
     assert newest is not None
     assert newest[1] == __version__
+
+
+def test_what_the_packages_build_tests_needs_no_more_than_the_build_has() -> None:
+    """A module that can't be imported there fails the build; hypothesis is none of its dependencies."""
+    rules = (PACKAGING / "debian/rules").read_text()
+    places = [PACKAGING.parent / place for place in re.findall(r"\{dir\}/(\S+)", rules)]
+    modules = [module for place in places for module in ([place] if place.is_file() else place.rglob("*.py"))]
+    assert len(modules) > 20
+    assert [
+        module.name for module in modules if re.search(r"^(from|import) hypothesis", module.read_text(), re.M)
+    ] == []

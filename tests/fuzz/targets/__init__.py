@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from tests.fuzz.registry import Target
-from tests.fuzz.targets import core, disk, text, wire
+from tests.fuzz.targets import core, disk, text, wire, x509
 
 TARGETS: dict[str, Target] = {
-    target.name: target for target in (*wire.TARGETS, *core.TARGETS, *text.TARGETS, *disk.TARGETS)
+    target.name: target for target in (*wire.TARGETS, *core.TARGETS, *text.TARGETS, *disk.TARGETS, *x509.TARGETS)
 }
 
 #: Named like parsers, and none: what they read was made or checked elsewhere.
 EXEMPT = {
     "cli.bench.workloads.read_all": "reads a log through the client",
     "client.cutting.split": "cuts what the caller of the library posts",
-    "client.connection.read_bytes": "hands on a response as it comes",
     "dev.layout.load": "reads configs by configfile.load",
     "dev.process.readable": "waits for descriptors",
     "keys.read_again": "reads a key file by keys.load_signer",
+    "transport.tls.load": "reads files by certificates.load",
     "runtime.read_contents": "reads batches that the store has checked",
 }

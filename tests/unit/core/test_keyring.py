@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from replicad.core.batch import Batch
 from replicad.core.keyring import Keyring, NodeKey
@@ -97,31 +95,3 @@ def test_a_run_of_one_key_costs_one_verification_a_batch_whichever_key_it_is() -
         for first in range(start + 1, start + 20):
             ring.check(batch(first=first, by=by), b"statement")
         assert asked() == before + 19
-
-
-untils = st.none() | st.integers(0, 30)
-places = st.tuples(st.integers(0, 30), st.integers(1, 6), st.sampled_from([NEW, OLD, OLDEST, "stranger"]))
-
-
-@given(st.tuples(untils, untils, untils), st.lists(places, max_size=20))
-def test_whether_a_batch_passes_depends_on_its_key_and_place_alone(
-    limits: tuple[int | None, int | None, int | None], asked: list[tuple[int, int, str]]
-) -> None:
-    """Whatever was asked before: what one ring says of a batch, a fresh one says, and the rule says."""
-    by_name = dict(zip((NEW, OLD, OLDEST), limits, strict=True))
-    ring = Keyring({"n1": list(keys_with(**by_name).values())})
-    for first, count, by in asked:
-        each = batch(first=first, count=count, by=by)
-        limit = by_name.get(by)
-        expected = "signature" if by not in by_name else "" if limit is None or first + count <= limit else "revoked"
-        fresh = Keyring({"n1": list(keys_with(**by_name).values())})
-        assert (_verdict(ring, each), _verdict(fresh, each)) == (expected, expected)
-        assert _verdict(ring, replace(each, signature=b"")) == "signature"
-
-
-def _verdict(ring: Keyring, each: Batch) -> str:
-    try:
-        ring.check(each, b"statement")
-    except PeerError as error:
-        return error.reason
-    return ""
