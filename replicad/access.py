@@ -270,7 +270,8 @@ NODE_REFUSAL = "this call is for nodes, by their certificate, at tls.mutual_list
 
 
 class Refused(Unauthorized):
-    """401, with the reason for our own log alone: missing, wrong, unknown, expired or revoked, and whose it was."""
+    """401, with the reason for our own log alone: missing, wrong, unknown, expired or revoked, and whose it was (of
+    an unknown certificate its names)."""
 
     def __init__(self, reason: str, principal: str = "", *, text: str = REFUSAL) -> None:
         super().__init__(text)

@@ -135,18 +135,20 @@ def parse_certificates(pem: bytes) -> tuple[x509.Certificate, ...]:
         if end < 0:
             raise ValueError("the last certificate is cut off")
         position = end + len(_END)
-        found.append(_certificate(pem[begin:position] + b"\n"))
+        found.append(_parsed(pem[begin:position] + b"\n"))
     return tuple(found)
 
 
-def _certificate(pem: bytes) -> x509.Certificate:
-    """Raises ValueError, for its names too, which the library reads only when they are asked for."""
+def _parsed(pem: bytes) -> x509.Certificate:
+    """The certificate, with names and dates that can be read: cryptography parses those only when they are asked for.
+    ValueError."""
     try:
         certificate = x509.load_pem_x509_certificate(pem)
-        for name in ("subject", "issuer"):
-            getattr(certificate, name)
-    except (TypeError, x509.InvalidVersion) as exc:
-        raise ValueError(str(exc)) from exc
+        for name in (certificate.subject, certificate.issuer):
+            name.rfc4514_string()
+        not_before_s(certificate), not_after_s(certificate)
+    except Exception as exc:  # InvalidVersion, KeyError: each release has its own for what it does not know
+        raise ValueError("a certificate that can't be read") from exc
     return certificate
 
 
@@ -270,7 +272,9 @@ def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:
         if isinstance(public_key, ec.EllipticCurvePublicKey) and digest is not None:
             public_key.verify(signature, signed, ec.ECDSA(digest))
         elif isinstance(public_key, rsa.RSAPublicKey) and digest is not None:
-            public_key.verify(signature, signed, padding.PKCS1v15(), digest)
+            # Debian 12's cryptography does not tell: there, RSASSA-PSS is not believed.
+            scheme = getattr(certificate, "signature_algorithm_parameters", padding.PKCS1v15())
+            public_key.verify(signature, signed, scheme, digest)
         elif isinstance(public_key, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey):
             public_key.verify(signature, signed)
         else:

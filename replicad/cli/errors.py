@@ -55,7 +55,10 @@ EXIT_CODES: dict[int, str] = {
 }
 
 _REMEDIES: dict[type[ReplicadError], str] = {
-    Unauthorized: "set AUTH_TOKEN in the environment to the cluster's token",
+    Unauthorized: (
+        "set AUTH_TOKEN in the environment to a token that the nodes know; a certificate counts at their mutual_address"
+        " alone, and where their tokens_file has an entry with its name"
+    ),
     Forbidden: "use a token that has the right to do this",
     NotFound: "check the id; posting under it is safe, now and again",
     OffsetExpired: "begin at a later offset",

@@ -91,8 +91,9 @@ def prepare(session: Session, /, **where: Any) -> None:
 def activate(session: Session, /, **where: Any) -> None:
     """Put the next key in the place of the node's key; the node takes it at its next reload.
 
-    Refused while this node's config, or a node that answers, does not know the new key. A node that does not answer is
-    not waited for: until it knows the key it takes nothing that is signed with it, and then catches up by itself.
+    Refused while this node's config, or a node that answers, does not know the new key, and while no majority answers.
+    A node that does not answer is not waited for: until it knows the key it takes nothing that is signed with it, and
+    then catches up by itself.
     """
     _step("activate")(session, **where)
 

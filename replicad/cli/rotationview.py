@@ -17,7 +17,7 @@ from replicad.cli.connect import make_client, run
 from replicad.cli.errors import plain, service_failure
 from replicad.cli.options import Session
 from replicad.client import Status
-from replicad.client.settings import CA_VARIABLE
+from replicad.client.settings import CA_VARIABLE, CERTIFICATE_VARIABLE
 from replicad.config import Config, FormerKey, Node
 from replicad.errors import Forbidden, ServiceError, Unauthorized, Unavailable
 from replicad.keys import Signer
@@ -122,17 +122,23 @@ def look(session: Session, config_file: Path, key_file: Path | None, timeout_s: 
     return View(config, files, current, following, old, answers, options)
 
 
+def address_for(session: Session, node: Node) -> str:
+    """Where to ask a node: on its other port when a certificate says who we are."""
+    by_certificate = session.certificate or os.environ.get(CERTIFICATE_VARIABLE)
+    return node.mutual_address if by_certificate and node.mutual_address else node.address
+
+
 async def _ask(session: Session, config: Config, timeout_s: float) -> dict[str, Answer]:
     async def one(node: Node) -> Answer:
         try:
-            status = await client.status(node.address)
+            status = await client.status(address_for(session, node))
         except ServiceError as error:
             return error
         if (status.cluster, status.node) == (config.cluster, node.name):
             return status
-        return Unavailable(f"{status.node} of cluster {status.cluster} answers at {node.address}")
+        return Unavailable(f"{status.node} of cluster {status.cluster} answers at {address_for(session, node)}")
 
-    session.addresses = session.addresses or [node.address for node in config.nodes]
+    session.addresses = session.addresses or [address_for(session, node) for node in config.nodes]
     async with make_client(session, timeout_s=timeout_s) as client:
         answers = await asyncio.gather(*map(one, config.nodes))
     return dict(zip((node.name for node in config.nodes), answers, strict=True))
@@ -144,7 +150,7 @@ def comes_to(session: Session, view: View, size: int, timeout_s: float) -> bool:
     async def wait() -> bool:
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s), make_client(session, timeout_s=timeout_s) as client:
-                while (await client.status(view.node.address)).size < size:  # noqa: ASYNC110 - another process's doing
+                while (await client.status(address_for(session, view.node))).size < size:  # noqa: ASYNC110 - another process's doing
                     await asyncio.sleep(LOOK_AGAIN_S)
                 return True
         return False

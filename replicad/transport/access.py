@@ -16,6 +16,8 @@ from replicad.rates import Rate
 
 Context = Any  # grpc.aio.ServicerContext; its type arguments add nothing here
 
+NAMES_CHARS = 256  # of a certificate that nobody knows, in the log
+
 _BEARER = "Bearer "
 
 
@@ -66,14 +68,15 @@ class Access:
             return None
         found = self.book.by_certificate(names)
         if found is None:
-            raise Refused("unknown")
+            raise Refused("unknown", _shown(names))
         return found
 
     def _node(self, shown: Mapping[str, Sequence[bytes]]) -> Principal:
         """By its certificate alone, and not by one that is only a client's."""
         found = self.book.by_certificate(names_in(peer_pem(shown), of_server=True))
         if found is None:
-            raise Refused("unknown" if shown.get("x509_pem_cert") else "missing", text=NODE_REFUSAL)
+            reason = "unknown" if shown.get("x509_pem_cert") else "missing"
+            raise Refused(reason, _shown(names_in(peer_pem(shown))), text=NODE_REFUSAL)
         return found
 
     def again(self, caller: Caller, role: Role) -> None:
@@ -84,6 +87,11 @@ class Access:
         """What the principal of that name may post."""
         own, limits = self.book.names.get(name, ANONYMOUS), self._limits
         return Rate(own.rate or limits.principal_rate, own.rate_bytes or limits.principal_bytes)
+
+
+def _shown(names: frozenset[str]) -> str:
+    """A certificate's names, for our own log: of one that no entry has, it is what an operator needs to add one."""
+    return ",".join(sorted(names))[:NAMES_CHARS]
 
 
 def is_secure(shown: Mapping[str, Sequence[bytes]]) -> bool:

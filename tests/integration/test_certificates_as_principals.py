@@ -70,6 +70,17 @@ async def test_who_a_caller_with_a_certificate_is(
         assert await ask(address, ca, ca.issue(names, common_name="node-1"), path, token) == expected
 
 
+async def test_the_log_names_a_certificate_that_nobody_knows(caplog: pytest.LogCaptureFixture) -> None:
+    ca = TestCa()
+    async with gated_server(CONFIG, ca, mutual=True) as address:
+        shown = ca.issue([x509.DNSName("unknown.example")])
+        for path in (STATUS, REPLICATE):
+            assert await ask(address, ca, shown, path) == "UNAUTHENTICATED"
+    told = [record for record in caplog.records if "unauthorized" in str(vars(record))]
+    assert len(told) == 2
+    assert all("unknown.example" in str(vars(record)) for record in told)
+
+
 async def test_over_tls_without_a_certificate_a_token_serves_clients_and_no_node() -> None:
     ca = TestCa()
     async with gated_server(CONFIG, ca, mutual=False) as address:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from replicad import tokensfile
+from replicad.access import Principal, Role
 from replicad.client import AsyncClient
 from replicad.configfile import load as load_config
 from replicad.core.frames import AppendBatch
@@ -19,8 +21,10 @@ from replicad.core.keyring import Keyring
 from replicad.dev import DevCluster, DevNode
 from replicad.keys import generate, load_signer
 from replicad.nodekeys import keys_of, node_key
+from replicad.pki import Authority
 from replicad.storage.fsck import verify_folder
 from replicad.wire.codec import decode_records
+from tests.support.certificates import client_of
 from tests.support.commandline import CommandLine, Ran
 from tests.support.fake_master import FakeMaster, History, signer_of
 from tests.support.nodes import (
@@ -190,6 +194,23 @@ async def proves_up_to(cluster: DevCluster, node: DevNode, until: int) -> None:
         assert report.fault.offset < until
 
 
+async def test_with_tls_the_nodes_are_asked_by_the_ca_of_the_config_and_with_a_token_or_a_certificate(
+    tmp_path: Path,
+) -> None:
+    """Nobody reached would mean that nobody is asked whether he knows the new key."""
+    tokens = tmp_path / "tokens.yaml"
+    tokensfile.add(tokens, Principal("rotator", frozenset({Role.READER}), certificate="rotator"))
+    with running_cluster(tmp_path / "cluster", tls=True, settings={**QUICK, "tokens_file": str(tokens)}) as cluster:
+        shown = client_of(Authority.open(cluster.layout.pki), "rotator")
+        by_certificate = {"REPLICAD_CERTIFICATE": str(shown.certificate), "REPLICAD_KEY": str(shown.key)}
+        for env in ({"AUTH_TOKEN": TOKEN}, {"REPLICAD_CA": str(shown.ca), **by_certificate}):
+            config = str(cluster.nodes[0].config_file)
+            step = ("keys", "rotate", "status", "--config", config, "--output", "json")
+            ran = await asyncio.to_thread(CommandLine(env).run, *step)
+            [fields] = ran.objects
+            assert (ran.code, fields["unreachable"], fields["signs_with"]) == (0, [], fields["key_id"]), ran
+
+
 async def test_a_worker_that_does_not_know_the_key_refuses_it_backs_off_and_recovers_at_its_reload(
     cluster: DevCluster,
 ) -> None:
@@ -259,6 +280,19 @@ async def test_a_node_that_is_away_during_a_rotation_catches_up_when_it_is_back(
         await all_level(logs, size=4)
     await asyncio.to_thread(cluster.stop)
     await proves_up_to(cluster, master, 2)
+
+
+async def test_a_key_is_not_put_to_use_while_no_majority_says_that_it_knows_it(cluster: DevCluster) -> None:
+    """Nobody reached, for a wrong address or no network, must not pass for nobody unaware."""
+    master = cluster.master
+    prepared = await told(cluster, master, "prepare")
+    introduce(cluster, master, prepared, to="node-1")
+    await reload(cluster, "node-1")
+    for name in ("node-2", "node-3"):
+        await asyncio.to_thread(cluster.kill, name)
+    await refused(cluster, master, "activate", because="1 of 3 nodes answer")
+    for name in ("node-2", "node-3"):
+        await asyncio.to_thread(cluster.start, name)
 
 
 async def test_kill_9_between_the_steps_loses_nothing(cluster: DevCluster) -> None:

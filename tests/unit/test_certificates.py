@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
@@ -75,6 +75,9 @@ def test_all_faults_are_told_at_once_each_with_its_key(shown: Shown, tmp_path: P
         pytest.param(0, "2a8648ce3d030107", "2a8648ce3d030106", id="the node's is of an unknown curve"),
         pytest.param(2, "2a8648ce3d030107", "2a8648ce3d030106", id="the CA's is of an unknown curve"),
         pytest.param(0, "2a8648ce3d040302", "2a8648ce3d04037f", id="the node's is signed in an unknown way"),
+        pytest.param(0, "a003020102", "a003020122", id="the node's is of an unknown version"),
+        pytest.param(0, "06035504030c", "0603550403ff", id="the node's has names of an unknown type"),
+        pytest.param(2, "06035504030c", "0603550403ff", id="the CA's has names of an unknown type"),
         pytest.param(0, "0603551d0e", "0603551d0f", id="the node's has an extension twice"),
         pytest.param(2, "0603551d0e", "0603551d0f", id="the CA's has an extension twice"),
         pytest.param(0, "0603551d13", "0603551d11", id="the node's has an extension of other content"),
@@ -108,6 +111,19 @@ def test_an_intermediate_that_leads_nowhere_hides_none_that_leads_to_a_ca(tmp_pa
     middles = [certificate(name, by, ca_name("middle"), intermediate.public_key(), ca=True) for name, by in roots]
     leaf = certificate(ca_name("middle"), intermediate, ca_name("leaf"), key.public_key(), ca=False)
     assert certificates.path_of([leaf, *middles], [here]) == [leaf, middles[1], here]
+
+
+def test_a_ca_that_signs_with_rsassa_pss_is_one() -> None:
+    """TLS takes it, so a node must not refuse to start with it."""
+    ca, key = rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP256R1())
+    builder = x509.CertificateBuilder().issuer_name(ca_name("ca")).not_valid_before(NOW)
+    builder = builder.not_valid_after(NOW + timedelta(days=1)).serial_number(x509.random_serial_number())
+    made = []
+    for name, public_key, is_ca in (("leaf", key.public_key(), False), ("ca", ca.public_key(), True)):
+        one = builder.subject_name(ca_name(name)).public_key(public_key)
+        one = one.add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+        made.append(one.sign(ca, hashes.SHA256(), rsa_padding=padding.PSS(padding.MGF1(hashes.SHA256()), 32)))
+    assert certificates.path_of(made[:1], made[1:]) == made
 
 
 def ca_name(name: str) -> x509.Name:
