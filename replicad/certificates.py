@@ -152,7 +152,7 @@ def _parsed(pem: bytes) -> x509.Certificate:
     return certificate
 
 
-@lru_cache(maxsize=1024)  # a peer's certificate is the same at each of its calls
+@lru_cache(maxsize=256)  # a peer's certificate is the same at each of its calls; 100 KiB with a padded chain
 def names_in(pem: bytes, *, of_server: bool = False) -> frozenset[str]:
     """The DNS names (SAN) of the first certificate in ``pem``; none when it is damaged.
 

@@ -183,7 +183,7 @@ class Limits:
     open_calls: Annotated[
         int,
         Count("Concurrent calls of each method that asks for no token: health, reflection.", at_most=65_536, live=True),
-    ] = 64  # a probe each from a few watchers; each may hold one largest message in memory
+    ] = 16  # a stranger's may hold one largest message each: 180 MiB by the defaults, for each method
     principal_rate: Annotated[
         int,
         Count(

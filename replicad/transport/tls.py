@@ -26,7 +26,7 @@ from replicad.logs import Logger
 from replicad.transport.access import Context, peer_pem
 from replicad.transport.addresses import by_mutual_port
 
-KNOWN_PEERS = 4096  # certificates judged since the last rotation; each takes 2 KiB
+KNOWN_PEERS = 256  # certificates judged since the last rotation; each takes 2 KiB, with a padded chain 100 KiB
 WARN_EVERY_S, NOTICE_EVERY_S, EXPIRED_EVERY_S = 6 * 3600.0, 24 * 3600.0, 3600.0
 
 Signature = tuple[tuple[int, int, int, int] | None, ...]

@@ -199,6 +199,7 @@ async def test_a_request_that_comes_after_its_token_was_withdrawn_is_refused(tmp
     ):
         post: aio.StreamStreamMultiCallable[bytes, bytes] = log.channel.stream_stream("/replicad.wire.v1.Log/Post")
         call = post(metadata=log.metadata)
+        await call.wait_for_connection()  # or a status takes the one place before it
 
         async def is_in() -> bool:
             try:
