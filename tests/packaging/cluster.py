@@ -59,7 +59,7 @@ class Caller:
     def records(self, name: str, *, at_least: int = 0) -> list[dict[str, Any]]:
         """The records in the log of node ``name`` that were posted, once it has ``at_least`` records in all."""
         wait = f"--min-offset {at_least - 1}" if at_least else ""
-        listed = self.run(f"replicad-cli list --address {HOST_ADDRESSES[name]} --output json {wait}").stdout
+        listed = self.run(f"replicad-cli list --address {self.addresses[name]} --output json {wait}").stdout
         records: list[dict[str, Any]] = [json.loads(line) for line in listed.splitlines()]
         return [record for record in records if not record["id"].startswith("replicad:")]
 
