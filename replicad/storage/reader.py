@@ -27,7 +27,7 @@ NO_END = (1 << 63) - 1  # the largest integer of SQLite
 
 #: The columns of a batch, in the order of Batch's fields but for the first two.
 _COLUMNS = "epoch, first_offset, count, time_ms, root, signer, signature, body"
-_COLUMN_TYPES = (int, int, int, int, bytes, str, bytes, bytes)
+COLUMN_TYPES = (int, int, int, int, bytes, str, bytes, bytes)
 
 # The batch that holds an offset is the last one that begins at or below it.
 _BATCHES_FROM = f"""SELECT {_COLUMNS} FROM batches
@@ -77,7 +77,7 @@ def batches_from(connection: sqlite3.Connection, start: int, *, until: int = NO_
     """The batches from the one that holds ``start``, below ``until``, read as they are asked for."""
     with closing(connection.execute(_BATCHES_FROM, {"start": start, "until": until})) as rows:
         for row in rows:
-            batch = Batch(*typed(row, _COLUMN_TYPES, "batches"))
+            batch = Batch(*typed(row, COLUMN_TYPES, "batches"))
             if batch.end > start:  # else the first row is the log's last batch, and `start` is beyond it
                 yield batch
 

@@ -14,6 +14,7 @@ from replicad.core.keyring import NodeKey
 from replicad.errors import DataFolderError
 from replicad.storage import schema
 from replicad.storage.faults import opening
+from replicad.storage.reader import COLUMN_TYPES, typed
 
 _SIGNED_BY = """SELECT epoch, first_offset, count, time_ms, root, signer, signature, X'' FROM batches
 WHERE signer = ? ORDER BY first_offset DESC"""
@@ -35,7 +36,7 @@ def last_signed(data_dir: Path, *, cluster: str, node: str, keys: Sequence[NodeK
     with closing(connection), opening(path):
         rows = connection.execute(_SIGNED_BY, (node,))
         while wanted and (row := rows.fetchone()) is not None:
-            batch = Batch(*row)
+            batch = Batch(*typed(row, COLUMN_TYPES, "batches"))
             statement = statement_of(batch, cluster=cluster)
             found = [key for key in wanted.values() if key.verifier.verify(batch.signature, statement)]
             for key in found:

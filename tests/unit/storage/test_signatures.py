@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from replicad.core.keyring import Keyring
-from replicad.errors import DataFolderError
+from replicad.errors import DamagedError, DataFolderError
 from replicad.storage.fsck import verify_folder
+from replicad.storage.schema import database_path
 from replicad.storage.signatures import last_signed
 from replicad.storage.sqlite import SqliteStore
 from replicad.wire.codec import decode_records
@@ -85,3 +88,15 @@ def test_an_audit_names_the_first_batch_of_a_key_that_is_not_believed_there(
         assert report.fault is not None
         assert (report.fault.offset, report.records) == (offset, offset)
         assert report.fault.reason.startswith(reason)
+
+
+def test_a_row_of_other_types_is_told_as_damage(folder: Path) -> None:
+    for statement in (
+        "UPDATE sqlite_schema SET sql = replace(sql, ') STRICT', ') ') WHERE name = 'batches'",
+        "UPDATE batches SET root = 7 WHERE first_offset = 11",
+    ):
+        with closing(sqlite3.connect(database_path(folder))) as connection, connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute(statement)
+    with pytest.raises(DamagedError, match="the table batches has a row of"):
+        last_signed(folder, cluster=CLUSTER, node="n1", keys=[node_key("n1")])
