@@ -92,7 +92,7 @@ async def test_a_client_is_the_author_of_what_it_posts_and_writes_nothing_of_the
         mallory.metadata = (*mallory.metadata, ("author", "alice"), ("x-author", "alice"))
         posted = await mallory.post(b"from alice, really", headers={"author": "alice"}, w="all")
         for log in logs.values():
-            [record] = (await log.list(posted.offset, limit=1)).records
+            [record] = (await log.list(posted.offset, limit=1, min_offset=posted.offset)).records
             assert record.author == "mallory"
 
 
