@@ -16,7 +16,7 @@ import grpc
 from grpc import aio
 
 from replicad import keys
-from replicad.core.batch import Append, Batch, signed_statement
+from replicad.core.batch import Append, Batch, statement_of
 from replicad.core.frames import Ack, AppendBatch, Hello, MasterFrame, Refused, Welcome, WorkerFrame
 from replicad.core.record import Messages
 from replicad.core.seal import Part, Sealer
@@ -75,17 +75,7 @@ async def tree_of(log: RawLog) -> Tree:
 
 def sign_anew(batch: Batch, signer: Signer, *, cluster: str = CLUSTER) -> bytes:
     """The signature by ``signer``, under the batch's signer's name, of what the batch says."""
-    return signer.sign(
-        signed_statement(
-            cluster=cluster,
-            signer=batch.signer,
-            epoch=batch.epoch,
-            first_offset=batch.first_offset,
-            count=batch.count,
-            time_ms=batch.time_ms,
-            root=batch.root,
-        )
-    )
+    return signer.sign(statement_of(batch, cluster=cluster))
 
 
 class FakeMaster:

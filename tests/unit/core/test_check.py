@@ -8,7 +8,7 @@ from hashlib import sha256
 
 import pytest
 
-from replicad.core.batch import Append, Batch, signed_statement
+from replicad.core.batch import Append, Batch, statement_of
 from replicad.core.check import check_batch, check_records
 from replicad.core.keyring import Keyring, NodeKey
 from replicad.core.record import LEAF_HEAD, Messages, Records, encode_headers
@@ -46,15 +46,7 @@ def signed(batch: Batch, records: Records | None = None, *, root: bytes | None =
     after = Tree()
     after.append(leaf_hashes(decode_records(body).leaves))
     batch = replace(batch, body=body, root=root or after.root())
-    statement = signed_statement(
-        cluster=CLUSTER,
-        signer=batch.signer,
-        epoch=batch.epoch,
-        first_offset=batch.first_offset,
-        count=batch.count,
-        time_ms=batch.time_ms,
-        root=batch.root,
-    )
+    statement = statement_of(batch, cluster=CLUSTER)
     return replace(batch, signature=signer(batch.signer).sign(statement))
 
 

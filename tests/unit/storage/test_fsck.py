@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from replicad.core.batch import Append, signed_statement
+from replicad.core.batch import Append, statement_of
 from replicad.core.record import Records, payload_digest
 from replicad.errors import DamagedError, DataFolderError, ReplicadError
 from replicad.storage.fsck import Fault, Report, verify_folder
@@ -260,15 +260,7 @@ def test_any_damaged_page_of_the_file_is_found(folder: Path, tmp_path: Path) -> 
 def resign(append: Append, **changed: object) -> Append:
     """The append with another batch in it, signed by the master's own key."""
     batch = replace(append.batch, **changed)  # type: ignore[arg-type]
-    statement = signed_statement(
-        cluster=CLUSTER,
-        signer=batch.signer,
-        epoch=batch.epoch,
-        first_offset=batch.first_offset,
-        count=batch.count,
-        time_ms=batch.time_ms,
-        root=batch.root,
-    )
+    statement = statement_of(batch, cluster=CLUSTER)
     return replace(append, batch=replace(batch, signature=KeyPair().sign(statement)))
 
 
