@@ -16,7 +16,7 @@ import grpc
 from grpc import aio
 
 from replicad.backoff import backoff_s
-from replicad.config import Timeouts
+from replicad.configlimits import Timeouts
 from replicad.core.frames import Ack, AppendBatch, Hello, MasterFrame, Refused, WorkerFrame
 from replicad.core.worker import Worker
 from replicad.errors import PeerError

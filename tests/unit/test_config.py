@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicad.config import MIB, Config, Limits, Log, Timeouts, Tls, WriteConcernDefaults, examine, parse
+from replicad.config import Config, Log, Tls, WriteConcernDefaults, examine, parse
 from replicad.configkeys import KeyInfo, keys_of, walk_keys
+from replicad.configlimits import MIB, Limits, Timeouts
 from replicad.configvalues import Duration, Size, is_loopback, join_address, split_address
 from replicad.errors import ConfigError
 from replicad.keys import Signer
