@@ -86,6 +86,9 @@ class Limits:
         int,
         Count("Concurrent calls of each method that asks for no token: health, reflection.", at_most=65_536, live=True),
     ] = 16  # a stranger's may hold one largest message each: 180 MiB by the defaults, for each method
+    ping_strikes: Annotated[
+        int, Count("A connection that has sent so many pings too fast, and one more, is closed.", at_most=1000)
+    ] = 5  # a clock that runs a little fast is forgiven
     principal_rate: Annotated[
         int,
         Count(
@@ -209,6 +212,18 @@ class Timeouts:
         float,
         Duration("For a new connection's first words, TLS included.", at_least=0.1, at_most=600),
     ] = 10.0  # some round trips on a bad line
+    keepalive_s: Annotated[
+        float,
+        Duration("A connection that says nothing for so long is asked whether it is there.", at_least=1, at_most=7200),
+    ] = 20.0  # a client whose machine is gone is found out within half a minute
+    keepalive_answer_s: Annotated[
+        float, Duration("For its answer; then the connection is closed.", at_least=0.1, at_most=600)
+    ] = 10.0
+    ping_interval_s: Annotated[
+        float,
+        # nodes and the client library ask every 10 s
+        Duration("Pings of a client that come faster than this count against it.", at_least=0.1, at_most=10),
+    ] = 5.0
     auth_delay_s: Annotated[
         float,
         Duration("Longest wait of the answer to a failed authentication.", at_least=0.0, at_most=60, live=True),

@@ -264,8 +264,8 @@ def options(config: Config, *, message_bytes: int) -> list[tuple[str, Any]]:
         ("grpc.server_handshake_timeout_ms", int(timeouts.handshake_s * 1000)),
         ("grpc.max_connection_idle_ms", int(timeouts.idle_connection_s * 1000)),
         ("grpc.so_reuseport", 0),  # a second daemon on the port must fail, not share it
-        ("grpc.keepalive_time_ms", 20_000),  # a client whose machine is gone is found out
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
-        ("grpc.http2.max_ping_strikes", 5),
+        ("grpc.keepalive_time_ms", int(timeouts.keepalive_s * 1000)),
+        ("grpc.keepalive_timeout_ms", int(timeouts.keepalive_answer_s * 1000)),
+        ("grpc.http2.min_ping_interval_without_data_ms", int(timeouts.ping_interval_s * 1000)),
+        ("grpc.http2.max_ping_strikes", limits.ping_strikes),
     ]

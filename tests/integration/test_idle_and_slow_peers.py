@@ -12,7 +12,7 @@ from tests.support import rawhttp2
 from tests.support.nodes import TOKEN, running_cluster
 from tests.support.rawlog import RawLog
 
-IDLE, SLOW, POSTS = 1000, 100, 200
+IDLE, SLOW, FLOODING, POSTS = 1000, 100, 100, 200
 GROWTH_BYTES = 100 << 20  # for a thousand connections: 100 KiB each would be this much
 
 
@@ -84,3 +84,33 @@ async def test_who_sends_a_byte_at_a_time_is_cut_off_and_holds_up_nobody(tmp_pat
             async with asyncio.timeout(30):
                 await asyncio.gather(*ends)
             await log.post(b"after")
+
+
+async def test_who_pings_without_end_is_cut_off_and_who_pings_now_and_then_is_not(tmp_path: Path) -> None:
+    settings = {"limits": {"ping_strikes": 2}, "timeouts": {"ping_interval": "10s"}}
+    with running_cluster(tmp_path, nodes=1, settings=settings) as cluster:
+        address, ping = cluster.master.address, rawhttp2.frame(rawhttp2.PING, 0, 0, b"are you?")
+        greeting = rawhttp2.PREFACE + rawhttp2.frame(rawhttp2.SETTINGS, 0, 0, b"")
+        async with (
+            RawLog(address, token=TOKEN) as log,
+            connections(address, 1, greeting + ping) as polite,
+            connections(address, FLOODING, greeting + 20 * ping) as flooding,
+        ):
+            async with asyncio.timeout(10):
+                await asyncio.gather(*map(closed, flooding))
+            for number in range(POSTS):
+                await log.post(b"%d" % number)
+            polite[0].sendall(ping)
+            async with asyncio.timeout(10):
+                assert await answers_to_pings(polite[0], count=2)
+
+
+async def answers_to_pings(each: socket.socket, *, count: int) -> bool:
+    """Whether so many PING frames with ACK come before the other side closes it."""
+    answer, received = rawhttp2.frame(rawhttp2.PING, 1, 0, b"are you?"), b""
+    while received.count(answer) < count:
+        part = await asyncio.get_running_loop().sock_recv(each, 65536)
+        if not part:
+            return False
+        received += part
+    return True
