@@ -86,6 +86,19 @@ class Limits:
         int,
         Count("Concurrent calls of each method that asks for no token: health, reflection.", at_most=65_536, live=True),
     ] = 16  # a stranger's may hold one largest message each: 180 MiB by the defaults, for each method
+    metadata_bytes: Annotated[
+        int,
+        Size("Metadata of one call: its token, and what proxies and tracing add.", at_least=8 * KIB, at_most=1 * MIB),
+    ] = 16 * KIB  # a token has 4096 characters at the most
+    auth_waiting: Annotated[
+        int,
+        Count(
+            "Answers to failed authentications of one address that are held back at a time; its new connections are"
+            " answered 429 beyond.",
+            at_most=1024,  # of all addresses: transport/guard.py
+            live=True,
+        ),
+    ] = 64  # with the longest wait of 5 s, 13 guesses a second
     ping_strikes: Annotated[
         int, Count("A connection that has sent so many pings too fast, and one more, is closed.", at_most=1000)
     ] = 5  # a clock that runs a little fast is forgiven

@@ -36,7 +36,6 @@ StreamingCall = Callable[[Any, Context, str], AsyncGenerator[bytes, None]]
 STATUS_TRAILER = "grpc-status-details-bin"
 FAIL_S = 1.0  # for an error to be taken by a client that takes nothing; then its call is dropped
 OPEN_REQUEST_S = 2.0  # a stranger's request is a few bytes, and the places for strangers are few
-METADATA_BYTES = 16 << 10  # of one call: a token of 4096 characters, and what proxies and tracing add
 _CODES = {code.name: code for code in grpc.StatusCode}
 
 
@@ -52,7 +51,9 @@ class Gate:
         limits, timeouts = config.limits, config.timeouts
         self._admit = admit
         self.access = Access(config)
-        self._guard = Guard(free=limits.auth_failures, longest_s=timeouts.auth_delay_s, log=log)
+        self._guard = Guard(
+            free=limits.auth_failures, waiting=limits.auth_waiting, longest_s=timeouts.auth_delay_s, log=log
+        )
         self._live = LiveCalls(self.access.again, stalled_s=timeouts.stalled_s)
         self._config, self._streams = config, limits.streams
         self._calls: Counter[str] = Counter()  # by connection
@@ -64,6 +65,7 @@ class Gate:
         """Go by ``config`` from now on; streams whose callers may not go on are ended at once."""
         self._config = config
         self._guard.free, self._guard.longest_s = config.limits.auth_failures, config.timeouts.auth_delay_s
+        self._guard.waiting_of_one = config.limits.auth_waiting
         self._live.stalled_s = config.timeouts.stalled_s
         self.access.configure(config)
         self._live.look()
@@ -259,8 +261,8 @@ def options(config: Config, *, message_bytes: int) -> list[tuple[str, Any]]:
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", limits.streams),
         ("grpc.max_allowed_incoming_connections", limits.sockets),
-        ("grpc.max_metadata_size", METADATA_BYTES),
-        ("grpc.absolute_max_metadata_size", METADATA_BYTES),
+        ("grpc.max_metadata_size", limits.metadata_bytes),
+        ("grpc.absolute_max_metadata_size", limits.metadata_bytes),
         ("grpc.server_handshake_timeout_ms", int(timeouts.handshake_s * 1000)),
         ("grpc.max_connection_idle_ms", int(timeouts.idle_connection_s * 1000)),
         ("grpc.so_reuseport", 0),  # a second daemon on the port must fail, not share it

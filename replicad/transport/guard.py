@@ -20,7 +20,6 @@ from replicad.logs import Logger
 FORGET_S = 60.0  # an address that has not failed for so long begins anew
 FIRST_DELAY_S = 0.1  # a person does not notice; it doubles with each further failure
 WAITING = 1024  # answers that are held back at a time, of all addresses: about 30 KiB of memory each
-WAITING_OF_ONE = 64  # of one address: with the longest wait of 5 s, 13 guesses a second
 ADDRESSES = 4096  # remembered; more are one attacker's doing, who has not enough from one
 TRUSTED = 4096  # connections that have shown a good token, and are let try whatever else their address does
 
@@ -33,15 +32,16 @@ class _Failures:
 
 class Guard:
     """1. Whether a token is good is always found out first, and a good one is never held back.
-    2. But while ``WAITING_OF_ONE`` answers to an address wait, its new connections are told 429 and no token of theirs
+    2. But while ``waiting`` answers to an address wait, its new connections are told 429 and no token of theirs
        is looked at: else who asks in parallel would not be slowed at all.
     """
 
     def __init__(
-        self, *, free: int, longest_s: float, log: Logger, clock: Callable[[], float] = time.monotonic
+        self, *, free: int, waiting: int, longest_s: float, log: Logger, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """``free`` failures are answered at once, and none is held back for more than ``longest_s``."""
-        self.free, self.longest_s = free, longest_s
+        """``free`` failures of an address are answered at once, up to ``waiting`` are held back at a time, and none for
+        more than ``longest_s``."""
+        self.free, self.waiting_of_one, self.longest_s = free, waiting, longest_s
         self._log, self._clock = log, clock
         self._failures: OrderedDict[str, _Failures] = OrderedDict()
         self._waiting: Counter[str] = Counter()
@@ -53,7 +53,7 @@ class Guard:
             return
         address = address_of(peer)
         full = self._waiting.total() >= WAITING and address in self._failures
-        if full or self._waiting[address] >= WAITING_OF_ONE:
+        if full or self._waiting[address] >= self.waiting_of_one:
             text = "too many failed authentications from this address; connections that have shown a good token go on"
             raise RateLimited(text, retry_after_s=1.0)
 

@@ -11,7 +11,6 @@ from grpc import aio
 
 from replicad.access import Principal, Role, hash_of
 from replicad.config import parse
-from replicad.transport.guard import WAITING_OF_ONE
 from tests.support.gated_server import Issued, TestCa, gated_server
 from tests.support.waiting import eventually
 from tests.unit.test_config import sample
@@ -98,7 +97,10 @@ async def test_a_node_is_let_in_while_others_fail_at_its_address() -> None:
         credentials = grpc.ssl_channel_credentials(ca.pem, client.key, client.certificate)
         async with aio.secure_channel(address, credentials) as channel:
             status: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(STATUS)
-            guesses = [status(b"", metadata=(("authorization", "Bearer guess"),)) for _ in range(WAITING_OF_ONE + 20)]
+            guesses = [
+                status(b"", metadata=(("authorization", "Bearer guess"),))
+                for _ in range(CONFIG.limits.auth_waiting + 20)
+            ]
 
             async def full() -> bool:
                 return await ask(address, ca, client, STATUS) == "RESOURCE_EXHAUSTED"

@@ -45,6 +45,8 @@ OTHER_VALUES: dict[str, Any] = {
     "limits.principal_calls": 5,
     "limits.open_calls": 5,
     "limits.ping_strikes": 3,
+    "limits.metadata": "32KiB",
+    "limits.auth_waiting": 7,
     "limits.principal_rate": 5,
     "limits.principal_bytes": 5,
     "limits.total_rate": 5,

@@ -9,9 +9,10 @@ import pytest
 from replicad.access import Refused
 from replicad.errors import RateLimited
 from replicad.logs import get_logger
-from replicad.transport.guard import ADDRESSES, FORGET_S, TRUSTED, WAITING_OF_ONE, Guard, address_of
+from replicad.transport.guard import ADDRESSES, FORGET_S, TRUSTED, Guard, address_of
 
 REFUSED = Refused("wrong")
+WAITING = 64
 
 
 class Clock:
@@ -22,7 +23,7 @@ class Clock:
 
 
 def guard(*, free: int = 2, longest_s: float = 1.0, clock: Clock | None = None) -> Guard:
-    return Guard(free=free, longest_s=longest_s, log=get_logger("test"), clock=clock or Clock())
+    return Guard(free=free, waiting=WAITING, longest_s=longest_s, log=get_logger("test"), clock=clock or Clock())
 
 
 def test_after_the_free_ones_each_wait_is_twice_the_last_up_to_the_longest() -> None:
@@ -45,7 +46,7 @@ async def test_beyond_a_number_that_wait_new_connections_are_told_to_come_later_
     for _ in range(10):
         made._delay_s("1.2.3.4")
     made.succeeded("ipv4:1.2.3.4:1")
-    tasks = [asyncio.create_task(made.failed(f"ipv4:1.2.3.4:{port}", REFUSED)) for port in range(2, WAITING_OF_ONE + 2)]
+    tasks = [asyncio.create_task(made.failed(f"ipv4:1.2.3.4:{port}", REFUSED)) for port in range(2, WAITING + 2)]
     await asyncio.sleep(0)
     made.check("ipv4:1.2.3.4:1")
     made.check("ipv4:1.2.3.5:1")
