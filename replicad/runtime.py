@@ -122,7 +122,7 @@ class Runtime:
             FindIds: self._find_ids,
             ReadContent: self._read_content,
             Confirmed: self._confirmed,
-            StateChanged: lambda e: self._state_changed(e.state, e.detail),
+            StateChanged: self._change_state,
         }
 
     def start(self) -> None:
@@ -252,6 +252,14 @@ class Runtime:
             written.set_result(not full)
 
         self.disk.write(lambda: self.store.set_commit_size(size), done)
+
+    def _change_state(self, effect: StateChanged) -> None:
+        self._state_changed(effect.state, effect.detail)
+        if effect.state is State.OPEN and self._commit_on_disk < self.machine.log.commit_size:
+            # No reader may ask for long, and until this is on disk the next opening asks for the voters before these.
+            task = self._loop.create_task(self.commit_to_disk())
+            self._reads.add(task)
+            task.add_done_callback(self._reads.discard)
 
     async def wait_for_size(self, level: str, size: int, timeout_s: float) -> bool:
         """Wait until a reader at this level may read ``size`` records; whether that came within the timeout."""
