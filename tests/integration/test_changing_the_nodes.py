@@ -12,9 +12,13 @@ import pytest
 import yaml
 
 from replicad.client import AsyncClient
+from replicad.configfile import load as load_config
+from replicad.core.start import EpochRecord
 from replicad.core.voters import EpochLists, parse_lists
 from replicad.dev import DevCluster
 from replicad.errors import BadRequest, Unavailable
+from replicad.storage.sqlite import SqliteStore
+from replicad.wire.codec import decode_records
 from replicad.wire.v1 import log_pb2 as pb
 from tests.support.nodes import LEVEL_S, TOKEN, all_level, events, raw_logs, running_cluster, verified
 from tests.support.rawlog import RawLog
@@ -194,6 +198,23 @@ async def test_a_jump_to_other_nodes_does_not_open_and_says_why_and_is_cured_by_
     await asyncio.to_thread(cluster.stop)
     for node in cluster.nodes:
         assert verified(cluster, node).records > kept.offset
+
+
+async def test_an_idle_master_knows_after_its_next_start_that_its_list_took_effect(cluster: DevCluster) -> None:
+    """Nobody reads or posts: that the lists before are gone for good is on its disk all the same."""
+    await asyncio.to_thread(cluster.stop)
+    node = cluster.node("node-1")
+    config = load_config(node.config_file, env={})
+    store = SqliteStore(node.data_dir, cluster=config.cluster, node=node.name, decode_records=decode_records)
+    try:
+        state = store.load()
+        assert (state.size, state.commit_size, state.epoch_record) == (
+            1,
+            1,
+            EpochRecord(0, EpochLists(("node-1", "node-2", "node-3")).encode()),
+        )
+    finally:
+        store.close()
 
 
 async def test_what_a_master_signed_that_has_left_is_believed_by_its_former_keys(cluster: DevCluster) -> None:
