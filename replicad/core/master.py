@@ -17,6 +17,7 @@ from dataclasses import replace
 from replicad.core import voterstext
 from replicad.core.batch import Append, Batch
 from replicad.core.check import check_batch
+from replicad.core.confirms import Confirms
 from replicad.core.effects import (
     Answer,
     BatchesRead,
@@ -96,8 +97,7 @@ class Master:
         self._unstored: deque[Append] = deque()
         self._retry_store_at = float("inf")
         self._commit_moved_at = float("inf")  # since when a commit size may be untold
-        self._probe = 0
-        self._confirms: deque[tuple[int, int, float]] = deque()  # (probe, ticket, when asked)
+        self._confirms = Confirms()
         self._now, self._wall_ms = 0.0, 0
         self._handlers: dict[type, Callable[..., list[Effect]]] = {
             Submit: self._submit,
@@ -133,8 +133,7 @@ class Master:
     def wake_at(self) -> float:
         """When the next :class:`Tick` is due."""
         due = min(self.posts.next_deadline(), self._retry_store_at, self._commit_moved_at + self.settings.announce_s)
-        if self._confirms:
-            due = min(due, self._confirms[0][2] + self.settings.unhealthy_s)
+        due = min(due, self._confirms.next_deadline(self.settings.unhealthy_s))
         for worker in self.workers.values():
             if worker.phase is not Phase.DOWN:
                 due = min(due, worker.last_sent + self.settings.heartbeat_s)
@@ -454,8 +453,7 @@ class Master:
         text = f"a node has promised epoch {epoch}, above this master's {self.epoch}"
         effects = self.posts.refuse_queued(Unavailable(text), tip=self.log.tip)
         effects += self.posts.abandon(OutcomeUnknown(f"{text}; ask for the outcome of the id"))
-        effects += [Confirmed(ticket, Unavailable(text)) for _, ticket, _ in self._confirms]
-        self._confirms.clear()
+        effects += self._confirms.abandon(text)
         effects += self._change(State.DEPOSED, text, level="error")
         return effects + [Hangup(worker.name, "deposed") for worker in self.workers.values()]
 
@@ -486,7 +484,8 @@ class Master:
 
     def _tick(self, _: Tick) -> list[Effect]:
         now, settings = self._now, self.settings
-        effects = self.posts.expired(now, self._sizes()) + self._unconfirmed()
+        effects = self.posts.expired(now, self._sizes())
+        effects += self._confirms.expired(now, settings.unhealthy_s)
         if now >= self._retry_store_at:
             effects += self._retry_store()
         announce = now >= self._commit_moved_at + settings.announce_s
@@ -512,7 +511,7 @@ class Master:
         untold = announce and levelling and worker.commit_told < self.log.commit_size
         if untold or now >= worker.last_sent + settings.heartbeat_s:  # as wake_at() adds them up: no tick for nothing
             commit_size = self.log.commit_size if levelling else 0  # it holds for logs that are known to agree
-            effects.append(worker.heartbeat(commit_size=commit_size, probe=self._probe, now=now))
+            effects.append(worker.heartbeat(commit_size=commit_size, probe=self._confirms.probe, now=now))
         return effects
 
     # --- linearizable reads ------------------------------------------------------------------------
@@ -521,10 +520,9 @@ class Master:
         """Ask a majority whether this still is the master; whoever answers has promised no other since."""
         if self.state not in (State.OPEN, State.READ_ONLY):
             return [Confirmed(event.ticket, self._refusal())]
-        self._probe += 1
-        self._confirms.append((self._probe, event.ticket, self._now))
+        self._confirms.ask(event.ticket, self._now)
         beats = [
-            worker.heartbeat(commit_size=self.log.commit_size, probe=self._probe, now=self._now)
+            worker.heartbeat(commit_size=self.log.commit_size, probe=self._confirms.probe, now=self._now)
             for worker in self.workers.values()
             if worker.phase is Phase.LEVELLING
         ]
@@ -533,20 +531,7 @@ class Master:
     def _confirmed(self) -> list[Effect]:
         if not self._confirms:
             return []
-        proven = sorted((w.probe_acked for w in self._voting), reverse=True)
-        majority = [self._probe, *proven][self.settings.commit_quorum - 1]
-        effects: list[Effect] = []
-        while self._confirms and self._confirms[0][0] <= majority:
-            effects.append(Confirmed(self._confirms.popleft()[1], None))
-        return effects
-
-    def _unconfirmed(self) -> list[Effect]:
-        """Give up those that nobody has confirmed for so long: without a majority there would be ever more of them."""
-        error = Unavailable(f"no majority has confirmed within {self.settings.unhealthy_s:g} s that this is the master")
-        effects: list[Effect] = []
-        while self._confirms and self._now >= self._confirms[0][2] + self.settings.unhealthy_s:
-            effects.append(Confirmed(self._confirms.popleft()[1], error))
-        return effects
+        return self._confirms.answered((w.probe_acked for w in self._voting), quorum=self.settings.commit_quorum)
 
     def _reconfigured(self, event: Reconfigured) -> list[Effect]:
         nodes = (self.settings.workers, self.settings.non_voters)
