@@ -20,6 +20,7 @@ from replicad.core.frames import Ack, Aligned, AppendBatch, Hello, MasterFrame, 
 from replicad.core.master import Master
 from replicad.core.progress import Phase
 from replicad.core.record import RESERVED_ID_PREFIX, parse_leaf
+from replicad.core.voters import parse_lists
 from replicad.errors import Applied, IdConflict, ServiceError, WriteConcernTimeout
 from replicad.wire.codec import decode_records
 from tests.simulation.history import Attempt, History, Message
@@ -130,6 +131,16 @@ class Checker:
         if machine.log.commit_size < log.shown_commit:
             self.fail(5, f"{node.name} showed commit size {log.shown_commit}, starts with {machine.log.commit_size}")
         log.commit_in_memory = machine.log.commit_size
+
+    def ends(self, node: Node) -> None:
+        """A process is about to end: what it knows of its last epoch's voters is what its disk says."""
+        log, durable = node.running.log, self.log_of(node)
+        if node.cutting or not log.stored_size == log.tip == durable.size:
+            return  # it has yet to hear of what is on the disk, or has not stored all
+        record = node.platter.store.load().epoch_record
+        said = (record.offset, parse_lists(record.payload)) if record else (-1, None)
+        if (log.epoch_offset, log.lists) != said:
+            self.fail(4, f"{node.name} knows of voters {log.epoch_offset, log.lists}, its disk says {said}")
 
     def stepped(self, node: Node) -> None:
         """After every step of a machine, before its effects."""

@@ -128,6 +128,8 @@ def _all_adds_up(cluster: Cluster) -> None:
             world.fail(f"{name}'s log is not the committed one in the end")
         if cluster.nodes[name].platter.store.read(0, max_bytes=1 << 62) != log.batches:
             world.fail(f"{name}'s store is not what was stored in it")
+    for node in cluster.running:
+        checker.ends(node)
     checker.check_answers()
     _audit(cluster)
 
