@@ -26,7 +26,7 @@ from replicad.core.posts import Posts
 from replicad.core.progress import Progress
 from replicad.core.record import Records
 from replicad.core.settings import Settings
-from replicad.core.start import StoreState
+from replicad.core.start import EpochRecord, StoreState
 from replicad.core.tree import Tree, leaf_hashes
 from replicad.core.voters import VoterList, standing
 from replicad.core.worker import Worker
@@ -255,6 +255,18 @@ def an_epoch_opens_without_the_commit_quorum_of_the_list_before() -> list[Replac
         return original(self, opening)
 
     return [(Master, "_try_open", try_open)]
+
+
+@breakage(within_seeds=150, weather="new-nodes")
+def records_that_were_put_aside_still_say_who_votes() -> list[Replacement]:
+    original = OwnLog.reset
+
+    def reset(self: OwnLog, tree: Tree, last_epoch: int, epoch_record: EpochRecord | None) -> None:
+        said = self.epoch_offset, self.lists
+        original(self, tree, last_epoch, epoch_record)
+        self.epoch_offset, self.lists = said
+
+    return [(OwnLog, "reset", reset)]
 
 
 @breakage(within_seeds=20, weather="new-nodes")
