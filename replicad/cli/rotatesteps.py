@@ -46,7 +46,7 @@ def activate(session: Session, **where: Any) -> None:
     heard = sum(isinstance(view.answers[node.name], Status) for node in view.config.nodes if node.voter)
     if heard < view.config.commit_quorum:
         silent = "; ".join(f"{name}: {why}" for name, why in view.silent.items())
-        text = f"{heard} of {view.config.voters} voters answer, so it is not known whether a majority knows the new key"
+        text = f"{heard} of {view.config.voters} nodes answer, so it is not known whether a majority knows the new key"
         raise _not_yet(f"{text} ({silent})", "start the others, or see that they are reached, then again")
     view.files.activate()
     _show(session, view.again())

@@ -73,8 +73,8 @@ State, sizes, root and memory are what the node says of itself; health and
   lag are as the master sees them. Exit code 0 when any node answers.
 Json, an object a node: cluster, node, address, reachable, error, role,
   state, epoch, size, commit_size, lag, root (hex), rss_bytes, health,
-  voter, version, uptime_ms, master, commit_quorum, certificate_expires_ms, detail,
-  note; null where it is not known.""",
+  voter, version, uptime_ms, master, commit_quorum, certificate_expires_ms,
+  detail, note; null where it is not known.""",
         """\
 Examples:
   replicad-cli status
