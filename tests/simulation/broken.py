@@ -395,7 +395,7 @@ def a_root_is_asked_for_beyond_what_is_on_disk() -> list[Replacement]:
     return [(Progress, "begin_search", begin_search)]
 
 
-@breakage(within_seeds=500, weather="nasty")
+@breakage(within_seeds=150, weather="nasty", nodes=5)
 def a_log_is_aligned_again_in_an_epoch_that_it_agreed_in() -> list[Replacement]:
     original = Worker._align
 
