@@ -76,7 +76,7 @@ deb:  ## build the Debian packages of the last commit into build/deb (RELEASES="
 
 test-package: $(READY) deb  ## run the packages on hosts of Debian 12 and 13 with a real systemd; needs root
 	packaging/build-deb.sh --suffix +next $(RELEASES)
-	packaging/make-test-images.sh $(RELEASES)
+	packaging/make-test-images.sh host $(RELEASES)
 	$(PY) -m pytest -n 2 -m packaging tests/packaging $(ARGS)
 
 bench: $(READY)  ## measure the five workloads on a cluster of three

@@ -57,13 +57,36 @@ in_root() {
         --setup-hook="tar --extract --numeric-owner $without --file='$tar' --directory=\"\$1\"" "$@" "$release"
 }
 
-# host_root RELEASE: what a machine with systemd and SSH is booted from. It has nothing that replicad depends on; a package
-# that lacks a dependency is not to be helped. Keys and identity are made at its first boot.
-host_root() {
-    keep_root "$1" host "$(declare -f host_root)" --variant=minbase \
-        --include=systemd,systemd-sysv,dbus,libpam-systemd,iproute2,procps,ca-certificates,openssh-server \
+# bootable_root RELEASE NAME KEY PACKAGES MMDEBSTRAP-ARGUMENTS...: what a machine with systemd and SSH is booted from, with
+# PACKAGES (",python3,sudo") besides. Keys and identity are made at its first boot.
+bootable_root() {
+    local release=$1 name=$2 key=$3 packages=$4
+    shift 4
+    keep_root "$release" "$name" "$key $packages $(declare -f bootable_root)" --variant=minbase \
+        --include="systemd,systemd-sysv,dbus,libpam-systemd,iproute2,procps,ca-certificates,openssh-server$packages" "$@" \
         --customize-hook='rm -f "$1"/etc/ssh/ssh_host_* "$1/etc/hostname" "$1/etc/resolv.conf"; : >"$1/etc/machine-id"' \
         --customize-hook='mkdir -p "$1/etc/systemd/system/ssh.service.d" && printf "%s\n" "[Service]" "ExecStartPre=" \
             "ExecStartPre=/usr/bin/ssh-keygen -A" "ExecStartPre=/usr/sbin/sshd -t" \
             >"$1/etc/systemd/system/ssh.service.d/keys.conf"'
+}
+
+# host_root RELEASE: a machine for the tests of the packages. It has nothing that replicad depends on; a package that lacks
+# a dependency is not to be helped.
+host_root() {
+    bootable_root "$1" host "" ""
+}
+
+# ansible_root RELEASE: a machine that Ansible is to deploy to, as a server's installer leaves it. It has the package lists
+# of the day, and what the packages in build/deb/RELEASE depend on lies in apt's cache, not installed: many hosts are
+# installed from one download.
+ansible_root() {
+    local debs=("$PWD/build/deb/$1"/*.deb) depends deb
+    [ -e "${debs[0]}" ] || { echo "build/deb/$1 has no packages: run make deb" >&2; return 1; }
+    depends=$(for deb in "${debs[@]}"; do dpkg-deb --field "$deb" Depends Recommends | sed 's/ ([^)]*)//g'; done)
+    bootable_root "$1" ansible "$depends $(declare -f ansible_root)" ,python3,python3-apt,sudo,nftables \
+        --skip=cleanup/apt \
+        --customize-hook='rm -rf "$1"/var/cache/apt/archives/*.deb && mkdir "$1/tmp/debs"' \
+        --customize-hook="copy-in ${debs[*]} /tmp/debs" \
+        --customize-hook='chroot "$1" sh -c "apt-get install --yes --quiet --download-only /tmp/debs/*.deb"' \
+        --customize-hook='rm -r "$1/tmp/debs"'
 }

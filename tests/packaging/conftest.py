@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.cluster import Instances, ThreeHosts
-from tests.packaging.lab import NETWORKS, Host, Lab, running_lab
+from tests.packaging.lab import NETWORKS, Host, ReleaseLab, running_lab
 
 BUILD = Path(__file__).parents[2] / "build"
 NEXT = "+next"  # what the second build, which upgrades the first, has behind its version
@@ -40,7 +40,7 @@ def release(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def lab(release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def lab(release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ReleaseLab]:
     bases = list((BUILD / "roots").glob(f"host-{release}-*.tar"))
     assert len(bases) == 1, "no image to boot from: run make test-package"
     with running_lab(release, tmp_path_factory.mktemp(release), bases[0]) as made:
@@ -48,7 +48,7 @@ def lab(release: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]
 
 
 @pytest.fixture(scope="session")
-def fresh(lab: Lab, release: str) -> Host:
+def fresh(lab: ReleaseLab, release: str) -> Host:
     """A host that has the packages, installed from Debian's mirror and ours, and nothing done to them."""
     host = lab.boot("fresh")
     put_debs(host, debs(release), "/srv/debs")
@@ -68,7 +68,7 @@ def used(fresh: Host) -> Host:
 
 
 @pytest.fixture(scope="session")
-def single(lab: Lab, used: Host) -> Instances:
+def single(lab: ReleaseLab, used: Host) -> Instances:
     """A cluster of three on one host; all run."""
     made = Instances(lab.boot("single", on=used))
     made.configure()
@@ -77,7 +77,7 @@ def single(lab: Lab, used: Host) -> Instances:
 
 
 @pytest.fixture(scope="session")
-def three(lab: Lab, used: Host) -> ThreeHosts:
+def three(lab: ReleaseLab, used: Host) -> ThreeHosts:
     """A cluster of three hosts with TLS; all run. A fourth host calls it."""
     hosts = [lab.boot(name, on=used) for name in ("a", "b", "c")]
     made = ThreeHosts(lab.bridge, hosts, lab.boot("desk", on=used))

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.lab import Host, Lab
+from tests.packaging.lab import Host, ReleaseLab
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(300)]
 
 TESTS = Path(__file__).parents[2] / "packaging/debian/tests"
 
 
-def test_the_packages_own_tests_pass(lab: Lab, used: Host) -> None:
+def test_the_packages_own_tests_pass(lab: ReleaseLab, used: Host) -> None:
     host = lab.boot("own", on=used)
     host.write("/srv/cluster", (TESTS / "cluster").read_text(), mode=0o755)
     command = next(line for line in (TESTS / "control").read_text().splitlines() if line.startswith("Test-Command: "))

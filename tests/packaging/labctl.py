@@ -1,0 +1,94 @@
+"""A lab whose hosts live on between commands, for Ansible's scenarios (ansible/molecule):
+
+    python -m tests.packaging.labctl create|destroy|boot|power-off FOLDER [HOST...]
+
+create reads what to make from standard input, {"number": 20, "hosts": {NAME: {"address": ..., "release": ...}}}, and
+keeps it in FOLDER/lab.json for the other commands. Hosts boot from the roots that `make molecule` makes. Needs root,
+and nothing but Python's own library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from tests.packaging.lab import Failed, Lab
+
+ROOTS = Path(__file__).parents[2] / "build" / "roots"
+SPECIFICATION = "lab.json"
+
+
+def root_of(release: str) -> Path:
+    """The tar file that hosts of a release boot from."""
+    tars = list(ROOTS.glob(f"ansible-{release}-*.tar"))
+    if len(tars) != 1:
+        raise SystemExit(f"no root of Debian {release} in {ROOTS}: run make molecule")
+    return tars[0]
+
+
+def existing(folder: Path) -> tuple[Lab, dict[str, str]] | None:
+    """The lab in a folder, and the release of each of its hosts; None where there is none."""
+    if not (folder / SPECIFICATION).exists():
+        return None
+    made = json.loads((folder / SPECIFICATION).read_text())
+    lab = Lab(made["number"], folder)
+    for name, host in made["hosts"].items():
+        lab.add(name, host["address"])
+    return lab, {name: host["release"] for name, host in made["hosts"].items()}
+
+
+def create(folder: Path, specification: str) -> None:
+    """Make the lab and boot all its hosts, at once."""
+    destroy(folder)
+    folder.mkdir(parents=True)
+    (folder / SPECIFICATION).write_text(specification)
+    found = existing(folder)
+    assert found is not None
+    lab, releases = found
+    lab.make_key()
+    lab.connect()
+    for name, host in lab.hosts.items():
+        lab.lay_out(host, lab.base(root_of(releases[name])))
+        host.start(lab.bridge)
+    for host in lab.hosts.values():
+        host.wait()
+
+
+def destroy(folder: Path) -> None:
+    """Remove the lab, however much there is of it."""
+    if found := existing(folder):
+        found[0].remove()
+    elif folder.exists():
+        shutil.rmtree(folder)  # it was broken off before it had any host
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="labctl", description="A lab of test hosts.")
+    parser.add_argument("command", choices=("create", "destroy", "boot", "power-off"))
+    parser.add_argument("folder", type=lambda text: Path(text).resolve(), help="where the lab is kept")
+    parser.add_argument("hosts", nargs="*", help="for boot and power-off: which")
+    given = parser.parse_args()
+    if os.geteuid() != 0:
+        raise SystemExit("test hosts are machines of systemd-nspawn, which only root may start")
+    if given.command == "create":
+        return create(given.folder, sys.stdin.read())
+    if given.command == "destroy":
+        return destroy(given.folder)
+    found = existing(given.folder)
+    if found is None:
+        raise SystemExit(f"no lab in {given.folder}: run molecule create")
+    for name in given.hosts:
+        host = found[0].hosts[name]
+        host.boot(found[0].bridge) if given.command == "boot" else host.die()
+    return None
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (Failed, AssertionError) as exc:
+        raise SystemExit(str(exc)) from exc
