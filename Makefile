@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 DEBIAN_VENV ?= .venv-debian
+ANSIBLE_VENV ?= .venv-ansible
 # The Debian releases that packages are built for and tested on.
 RELEASES ?= bookworm trixie
 # More arguments for pytest: make test ARGS="tests/unit -k tree"
@@ -20,10 +21,13 @@ PY := $(VENV)/bin/python
 PYTEST := -m pytest -n auto
 READY := $(VENV)/.ready
 DEBIAN_READY := $(DEBIAN_VENV)/.ready
+ANSIBLE_READY := $(ANSIBLE_VENV)/.ready
+# What boots the hosts of the Molecule scenarios, by names of Debian's packages.
+MOLECULE_TOOLS := mmdebstrap systemd-container iptables iproute2 openssh-client procps
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run fuzz audit test check format format-check lint types proto man check-proto test-debian deb test-package bench sim lock clean
+.PHONY: help run fuzz audit test check format format-check lint types proto man check-proto test-debian deb test-package molecule lint-ansible bench sim lock clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +39,10 @@ $(READY): requirements-dev.txt pyproject.toml scripts/make_venv.sh
 
 $(DEBIAN_READY): requirements-test.txt scripts/make_debian_venv.sh
 	@scripts/make_debian_venv.sh $(DEBIAN_VENV)
+	@touch $@
+
+$(ANSIBLE_READY): requirements-ansible.txt scripts/make_venv.sh
+	@PYTHON="$(PYTHON)" scripts/make_venv.sh $(ANSIBLE_VENV) requirements-ansible.txt
 	@touch $@
 
 run: $(READY)  ## start a cluster of three and show it at work; Ctrl-C ends it
@@ -79,6 +87,15 @@ test-package: $(READY) deb  ## run the packages on hosts of Debian 12 and 13 wit
 	packaging/make-test-images.sh host $(RELEASES)
 	$(PY) -m pytest -n 2 -m packaging tests/packaging $(ARGS)
 
+molecule: $(ANSIBLE_READY)  ## set up all that `molecule test` in ansible/ needs
+	@scripts/apt_install.sh $(MOLECULE_TOOLS)
+	@echo "ready:  . $(ANSIBLE_VENV)/bin/activate && cd ansible && molecule test --all"
+
+# ansible-lint calls the other programs of its environment by name. --offline: nothing comes from Galaxy.
+lint-ansible: $(ANSIBLE_READY)  ## look over ansible/: yamllint, and ansible-lint's production profile
+	cd ansible && PATH="$(abspath $(ANSIBLE_VENV))/bin:$$PATH" yamllint --strict .
+	cd ansible && PATH="$(abspath $(ANSIBLE_VENV))/bin:$$PATH" ansible-lint --offline
+
 bench: $(READY)  ## measure the five workloads on a cluster of three
 	$(VENV)/bin/replicad-cli bench $(ARGS)
 
@@ -96,5 +113,5 @@ lock: ## pin the newest releases that fit, in requirements-*.txt
 	PYTHON="$(PYTHON)" scripts/lock.sh
 
 clean:  ## remove all that was made, and no cluster's data
-	rm -rf $(VENV) $(DEBIAN_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(DEBIAN_VENV) $(ANSIBLE_VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find replicad tests scripts benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

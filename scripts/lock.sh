@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Write requirements-test.txt and requirements-dev.txt anew: the newest releases that fit pyproject.toml today.
+# Write requirements-test.txt, requirements-dev.txt and requirements-ansible.txt anew: the newest releases that fit pyproject.toml today.
 #
 # Plain exact pins, no hashes: one file serves every platform and Python that we run on.
 set -euo pipefail
@@ -30,3 +30,4 @@ with open("pyproject.toml", "rb") as file:
 PYTHON
 lock requirements-test.txt "What runs the tests, and no runtime dependency: for a machine that brings its own." --group test
 lock requirements-dev.txt "All that develops, checks and runs replicad." --group dev --requirement "$work/runtime.txt"
+lock requirements-ansible.txt "What runs ansible/ and its tests, in an environment of its own." --group ansible

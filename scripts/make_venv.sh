@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Make a virtual environment with the pinned requirements and this project (editable) in it: make_venv.sh DIR
+# Or with those of another file, and without this project: make_venv.sh DIR REQUIREMENTS
 #
 # PYTHON names the interpreter (default python3). Debian's python3 has neither pip nor venv's means to get it; they are
 # in python3-venv. Where that is missing, the first of these that works is taken: root installs it; pip that is on
@@ -7,6 +8,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=$1
+requirements=${2:-requirements-dev.txt}
 python=${PYTHON:-python3}
 
 fail() {
@@ -51,6 +53,7 @@ elif ! venv_with_debians_pip; then
     fail "$python can make no virtual environment: please run  sudo apt install python3-venv"
 fi
 
-"$venv/bin/python" -m pip install -qq --requirement requirements-dev.txt
+"$venv/bin/python" -m pip install -qq --requirement "$requirements"
+[ "$requirements" = requirements-dev.txt ] || exit 0
 # Nothing is left to resolve or to download here: the build backend is among the pinned requirements.
 "$venv/bin/python" -m pip install -qq --no-deps --no-build-isolation --editable .
