@@ -84,6 +84,7 @@ class Master:
             waiting_frames=settings.waiting_frames,
         )
         self.workers = {name: Progress(name, settings.window_bytes, settings.read_bytes) for name in settings.workers}
+        self._voting = [worker for worker in self.workers.values() if worker.name not in settings.non_voters]
         self._sealer, self._keyring, self._decode = sealer, keyring, decode
         self._opening: Opening | None = None
         self._epoch_promised = False
@@ -157,7 +158,7 @@ class Master:
             if self.reachable >= self.settings.min_nodes:
                 return None
             return Unavailable(
-                f"{self.reachable} of the {self.settings.min_nodes} nodes that min_nodes asks for are reachable"
+                f"{self.reachable} of the {self.settings.min_nodes} voters that min_nodes asks for are reachable"
             )
         if self.state is State.READ_ONLY:
             return StorageFull(_FULL)
@@ -168,7 +169,7 @@ class Master:
     @property
     def reachable(self) -> int:
         """Voters in reach, this one included."""
-        return 1 + sum(w.phase is Phase.LEVELLING and w.health is not Health.UNHEALTHY for w in self.workers.values())
+        return 1 + sum(w.phase is Phase.LEVELLING and w.health is not Health.UNHEALTHY for w in self._voting)
 
     def _build(self, effects: list[Effect]) -> None:
         """Seal what is queued, as far as the pipeline has room; to disk and to the workers at the same time."""
@@ -208,7 +209,7 @@ class Master:
     def _sizes(self) -> list[int]:
         """The size that 1, 2, ... V voters have on disk, this one always counted among them."""
         stored = self.log.stored_size
-        acked = sorted((w.acked_size for w in self.workers.values()), reverse=True)
+        acked = sorted((w.acked_size for w in self._voting), reverse=True)
         return [stored, *(min(stored, size) for size in acked)]
 
     def nodes_with(self, size: int) -> int:
@@ -477,7 +478,7 @@ class Master:
     def _confirmed(self) -> list[Effect]:
         if not self._confirms:
             return []
-        proven = sorted((w.probe_acked for w in self.workers.values()), reverse=True)
+        proven = sorted((w.probe_acked for w in self._voting), reverse=True)
         majority = [self._probe, *proven][self.settings.commit_quorum - 1]
         effects: list[Effect] = []
         while self._confirms and self._confirms[0][0] <= majority:
@@ -493,7 +494,8 @@ class Master:
         return effects
 
     def _reconfigured(self, event: Reconfigured) -> list[Effect]:
-        invariant(event.settings.workers == self.settings.workers, "the nodes changed without a restart")
+        nodes = (self.settings.workers, self.settings.non_voters)
+        invariant((event.settings.workers, event.settings.non_voters) == nodes, "the nodes changed without a restart")
         self.settings, self._keyring = event.settings, event.keyring
         if event.sealer is not None:
             self._sealer = event.sealer  # from the next batch on; what is sealed goes out as it was signed

@@ -12,6 +12,7 @@ class Settings:
     cluster: str
     node: str
     workers: tuple[str, ...]  # every other node of the config
+    non_voters: frozenset[str] = frozenset()  # those of all nodes that have no vote
     min_nodes: int = 1
     batch_bytes: int = 1 << 20
     batch_records: int = 8192
@@ -28,8 +29,13 @@ class Settings:
     retry_store_s: float = 1.0  # after a full disk
 
     @property
+    def voter_names(self) -> tuple[str, ...]:
+        """The nodes that have a vote, sorted."""
+        return tuple(sorted({self.node, *self.workers} - self.non_voters))
+
+    @property
     def voters(self) -> int:
-        return len(self.workers) + 1
+        return len(self.workers) + 1 - len(self.non_voters)
 
     @property
     def commit_quorum(self) -> int:
