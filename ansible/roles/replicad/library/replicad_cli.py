@@ -106,7 +106,9 @@ def main():
     if rc not in params["good"]:
         told = error.get("message") or err.strip() or f"exit code {rc}"
         remedy = error.get("remedy")
-        module.fail_json(msg=f"replicad-cli {params['arguments'][0]}: {told}{f'; {remedy}' if remedy else ''}", **result)
+        module.fail_json(
+            msg=f"replicad-cli {params['arguments'][0]}: {told}{f'; {remedy}' if remedy else ''}", **result
+        )
     module.exit_json(**result)
 
 

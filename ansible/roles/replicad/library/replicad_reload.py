@@ -135,7 +135,10 @@ def main():
     reasons = ["the unit has changed"] if shown["NeedDaemonReload"] == "yes" else []
     if shown["ActiveState"] == "activating":
         started = int(shown["ExecMainStartTimestamp"].lstrip("@") or 0)
-        reasons += [f"it is not ready, and read {name} before it changed" for name in newer_files(module.params["files"], started)]
+        reasons += [
+            f"it is not ready, and read {name} before it changed"
+            for name in newer_files(module.params["files"], started)
+        ]
     else:
         result["taken"], more, faults = reload(module, unit)
         reasons += more
@@ -143,7 +146,11 @@ def main():
             config = module.params["files"][0]
             rc, _, err = module.run_command([module.params["program"], "--config", config, "--check-config"])
             if rc != 0:
-                module.fail_json(msg=f"the node refuses its files and goes on as before: {'; '.join(faults)}", faults=faults, **result)
+                module.fail_json(
+                    msg=f"the node refuses its files and goes on as before: {'; '.join(faults)}",
+                    faults=faults,
+                    **result,
+                )
             reasons += faults
     result.update(changed=bool(reasons or result["taken"]), restart=bool(reasons), reasons=reasons)
     module.exit_json(**result)
