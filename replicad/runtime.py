@@ -320,7 +320,9 @@ class Runtime:
 
     def _disk_failed(self, failure: AppendFailed) -> None:
         state = failure.state
-        self.feed(StoreFailed(failure.reason, failure.text, state.size, state.last_epoch, state.tree))
+        self.feed(
+            StoreFailed(failure.reason, failure.text, state.size, state.last_epoch, state.epoch_record, state.tree)
+        )
 
     def _store_promise(self, effect: StorePromise) -> None:
         def done(result: object) -> None:
@@ -339,7 +341,7 @@ class Runtime:
                 self._loop.call_later(RETRY_S, self._truncate, effect)
                 return
             _, state = cast("tuple[object, StoreState]", result)
-            self.feed(Truncated(state.tree, state.last_epoch))
+            self.feed(Truncated(state.tree, state.last_epoch, state.epoch_record))
 
         self.disk.write(lambda: (call(), self.store.load()), done)
 

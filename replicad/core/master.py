@@ -11,8 +11,10 @@ become the next batch (group commit); a batch goes to disk and to the workers at
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 
+from replicad.core import voterstext
 from replicad.core.batch import Append, Batch
 from replicad.core.check import check_batch
 from replicad.core.effects import (
@@ -50,11 +52,12 @@ from replicad.core.opening import Opening
 from replicad.core.ownlog import OwnLog
 from replicad.core.posts import Posts
 from replicad.core.progress import Health, Phase, Progress
-from replicad.core.record import RESERVED_ID_PREFIX, Messages, Records
+from replicad.core.record import Messages, Records, epoch_record_id
 from replicad.core.seal import Part, Sealer
 from replicad.core.settings import Settings
 from replicad.core.start import StoreState
 from replicad.core.tree import Tree
+from replicad.core.voters import MAX_STANDING, EpochLists, VoterList, commit_quorum
 from replicad.errors import OutcomeUnknown, PeerError, ServiceError, StorageFull, Unavailable, invariant
 
 _FULL = "the master's disk is full; posts are taken again when there is room"
@@ -88,6 +91,7 @@ class Master:
         self._sealer, self._keyring, self._decode = sealer, keyring, decode
         self._opening: Opening | None = None
         self._epoch_promised = False
+        self._told_blocked = ""  # in the log
         self._epoch_start = -1  # offset of the epoch's first record, once there is one
         self._unstored: deque[Append] = deque()
         self._retry_store_at = float("inf")
@@ -178,9 +182,11 @@ class Master:
             parts = self.posts.take(max_bytes=settings.batch_bytes, max_records=settings.batch_records)
             effects += self._append(parts)
 
-    def _append(self, parts: list[Part]) -> list[Effect]:
+    def _append(self, parts: list[Part], lists: EpochLists | None = None) -> list[Effect]:
         log = self.log
         append = self._sealer.seal(parts, tree=log.tree, epoch=self.epoch, time_ms=self._wall_ms)
+        if lists is not None:
+            append = replace(append, lists=lists)
         log.appended(append, log.tree)
         self._unstored.append(append)
         effects: list[Effect] = [StoreBatch(append, log.commit_size)]
@@ -218,15 +224,50 @@ class Master:
 
     def _advance(self) -> list[Effect]:
         """Move the commit size, and answer whom that or any other progress serves."""
+        if self._opening is not None:
+            return self._try_open(self._opening)
         size = self._sizes()[self.settings.commit_quorum - 1]
-        effects: list[Effect] = []
-        if size > self.log.commit_size and 0 <= self._epoch_start < size:
-            self.log.commit(size)
-            self._commit_moved_at = min(self._commit_moved_at, self._now)
-            if self.state is State.OPENING:
-                self._opening = None
-                effects += self._change(State.OPEN, f"epoch {self.epoch}")
-        return effects + self._reached()
+        if size > self.log.commit_size:
+            self._commit(size)
+        return self._reached()
+
+    def _try_open(self, opening: Opening) -> list[Effect]:
+        """Open for posts when the epoch's first record is on a commit quorum of every list that may be in force."""
+        if self._epoch_start < 0 or self.state is not State.OPENING:
+            return []
+        have = {w.name for w in self.workers.values() if w.acked_size > self._epoch_start}
+        if self.log.stored_size > self._epoch_start:
+            have.add(self.settings.node)
+        lists = sorted(opening.lists, key=self.settings.voter_list.__ne__)
+        lacking = [each for each in lists if len(have.intersection(each)) < commit_quorum(len(each))]
+        if lacking:
+            return self._wait_for(lacking, "store", have)
+        if self.settings.node not in have:
+            return []
+        self._opening = None
+        self._commit(self._sizes()[self.settings.commit_quorum - 1])
+        return [*self._change(State.OPEN, f"epoch {self.epoch}"), *self._reached()]
+
+    def _commit(self, size: int) -> None:
+        self.log.commit(size)
+        self._commit_moved_at = min(self._commit_moved_at, self._now)
+
+    def _wait_for(self, lacking: list[VoterList], what: voterstext.Need, have: Collection[str]) -> list[Effect]:
+        """Say for whom this opening waits; in the log, too, when the config makes that a wait without end."""
+        if not lacking:
+            return []
+        settings = self.settings
+        nodes = {settings.node, *settings.workers}
+        self.detail, blocked = voterstext.shortfall(
+            lacking, what, have=have, nodes=nodes, configured=settings.voter_list, epoch=self.epoch
+        )
+        return self._tell_blocked(blocked)
+
+    def _tell_blocked(self, blocked: str) -> list[Effect]:
+        if not blocked or blocked == self._told_blocked:
+            return []
+        self._told_blocked = blocked
+        return [Note("error", "voters", blocked, {"epoch": self.epoch})]
 
     def _reached(self) -> list[Effect]:
         return self.posts.reached(self._sizes())
@@ -235,7 +276,8 @@ class Master:
         """The disk is full: keep what is sealed (workers may have it), give back what is not, and try again."""
         invariant(event.reason == "full", f"this master's own batch was not stored: {event.text}")
         if self._opening is not None and self._epoch_start < 0:
-            self.log.reset(event.tree, event.last_epoch)  # only a tail that was fetched; it can be again
+            # Only a tail that was fetched; it can be again.
+            self.log.reset(event.tree, event.last_epoch, event.epoch_record)
             return self._opening.interrupted("full") or self._opening.resume(self.log) + self._maybe_begin()
         self._retry_store_at = self._now + self.settings.retry_store_s
         if self.state is State.READ_ONLY:
@@ -254,12 +296,13 @@ class Master:
     def _take_epoch(self, epoch: int) -> list[Effect]:
         self.epoch, self._epoch_promised = epoch, False
         self._opening = Opening(
-            fence_quorum=self.settings.fence_quorum,
+            node=self.settings.node,
+            configured=self.settings.voter_list,
             fetch_bytes=self.settings.read_bytes,
             check=self._check,
             truncating=self._opening is not None and self._opening.truncating,
         )
-        self.detail = f"waiting for {self.settings.fence_quorum} of {self.settings.voters} nodes"
+        self.detail = voterstext.waiting(self.settings.voter_list)
         return [StorePromise(epoch, self.settings.node)]
 
     def _check(self, batch: Batch, tree: Tree, last_epoch: int) -> tuple[Append, Tree]:
@@ -286,24 +329,36 @@ class Master:
         return Send(worker.name, Hello(self.settings.cluster, self.settings.node, self.epoch))
 
     def _truncated(self, event: Truncated) -> list[Effect]:
-        self.log.reset(event.tree, event.last_epoch)
+        self.log.reset(event.tree, event.last_epoch, event.epoch_record)
         self.posts.next_offset = self.log.tip
         return (self._opening.truncated(self.log) if self._opening else []) + self._maybe_begin()
 
     def _maybe_begin(self) -> list[Effect]:
         """Append the epoch's first record, when the steps before it are done."""
-        if self._opening is None or not self._opening.ready or self._epoch_start >= 0:
+        opening = self._opening
+        if opening is None or self._epoch_start >= 0:
             return []
+        if not opening.ready:
+            return self._await_promises(opening)
         self._epoch_start = self.log.tip
-        message_id = f"{RESERVED_ID_PREFIX}epoch:{self.epoch}"
-        messages = Messages([message_id], [b""], [], 0)
-        self.detail = f"epoch {self.epoch} waits for its first record to be on {self.settings.commit_quorum} nodes"
-        effects = self._append([Part(messages, f"node:{self.settings.node}")])
+        configured = self.settings.voter_list
+        lists = EpochLists(configured, tuple(each for each in opening.lists if each != configured))
+        payload = lists.encode()
+        messages = Messages([epoch_record_id(self.epoch)], [payload], [], len(payload))
+        effects = self._append([Part(messages, f"node:{self.settings.node}")], lists)
         self.posts.next_offset = self.log.tip
         for worker in self.workers.values():
             if worker.phase is Phase.HELD:
                 effects += worker.begin_search(self.log)
         return effects
+
+    def _await_promises(self, opening: Opening) -> list[Effect]:
+        lists = self.log.standing_lists(self.settings.voter_list)
+        if opening.is_fetching or len(lists) <= MAX_STANDING:
+            lacking = [] if opening.is_fetching else opening.lacking(self.log)
+            return self._wait_for(lacking, "promise", opening.promised_by)
+        self.detail = voterstext.too_many(lists)
+        return self._tell_blocked(self.detail)
 
     # --- workers -----------------------------------------------------------------------------------
 

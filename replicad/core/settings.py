@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from replicad.core.voters import VoterList, commit_quorum, fence_quorum
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -29,8 +31,8 @@ class Settings:
     retry_store_s: float = 1.0  # after a full disk
 
     @property
-    def voter_names(self) -> tuple[str, ...]:
-        """The nodes that have a vote, sorted."""
+    def voter_list(self) -> VoterList:
+        """The nodes that have a vote."""
         return tuple(sorted({self.node, *self.workers} - self.non_voters))
 
     @property
@@ -39,8 +41,8 @@ class Settings:
 
     @property
     def commit_quorum(self) -> int:
-        return self.voters // 2 + 1
+        return commit_quorum(self.voters)
 
     @property
     def fence_quorum(self) -> int:
-        return self.voters - self.commit_quorum + 1
+        return fence_quorum(self.voters)

@@ -124,5 +124,12 @@ class LogBuilder:
 def empty_start() -> StoreState:
     """What a node with an empty data folder starts from."""
     return StoreState(
-        size=0, last_epoch=0, promised_epoch=0, promised_to="", greatest_id="", commit_size=0, tree=Tree()
+        size=0,
+        last_epoch=0,
+        promised_epoch=0,
+        promised_to="",
+        greatest_id="",
+        commit_size=0,
+        epoch_record=None,
+        tree=Tree(),
     )
