@@ -5,7 +5,7 @@ Owns the words. Must not decide anything.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Literal
 
 from replicad.core.voters import MAX_PRIOR, VoterList, commit_quorum, fence_quorum
@@ -19,7 +19,7 @@ def waiting(configured: VoterList) -> str:
 
 
 def shortfall(
-    lacking: Iterable[VoterList],
+    lacking: Collection[VoterList],
     need: Need,
     *,
     have: Collection[str],
@@ -29,9 +29,11 @@ def shortfall(
 ) -> tuple[str, str]:
     """What all of these lists wait for, and that part of it which waits without end: the config lacks the nodes.
 
-    ``have`` are the nodes that do what is needed, ``nodes`` all of the config.
+    ``have`` are the nodes that do what is needed, ``nodes`` all of the config. While the configured list itself lacks
+    promises, nothing is said of others: a node that is ahead may yet tell that they are gone.
     """
     texts, blocked = [], []
+    lacking = [configured] if need == "promise" and configured in lacking else lacking
     for voters in lacking:
         quorum = (fence_quorum if need == "promise" else commit_quorum)(len(voters))
         if voters == configured:
