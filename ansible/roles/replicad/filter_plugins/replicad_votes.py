@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def votes(rows, since=0):
-    """Of all nodes' rows: ``quorum``, the names of ``voters``, which of them are ``good``, ``bad``, a text on the others,
+    """Of all nodes' rows: ``quorum``, the names of ``voters``, which of them are ``good``, a text on the others, ``bad``,
     and whether the master is good, ``led``.
 
     A node is good when it answers, the master finds it healthy, and it has all that the log had at size ``since``. The
@@ -36,8 +36,10 @@ def can_spare(counted, node, is_master):
 def can_begin(counted, turns, master):
     """Whether all nodes in ``turns``, of which the master is the last, can be spared, each in its turn.
 
-    What is down and has its turn is expected back after it.
+    What is down and has its turn is expected back after it. No turns are always possible.
     """
+    if not turns:
+        return True
     if not counted["led"]:
         return set(turns) <= {master}
     broken = [node for node in turns if node in counted["voters"] and node not in counted["good"]]

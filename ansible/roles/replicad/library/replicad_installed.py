@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -59,8 +59,8 @@ as_wanted:
   type: bool
 """
 
-LIST = "/var/lib/dpkg/info/{}.list"  # written when a package's files have been unpacked
-JOURNAL = "/var/lib/dpkg/updates"  # empty unless dpkg was broken off
+LISTS = Path("/var/lib/dpkg/info")  # a package's list of files is written when they have been unpacked
+JOURNAL = Path("/var/lib/dpkg/updates")  # empty unless dpkg was broken off
 
 
 def statuses(module):
@@ -94,7 +94,9 @@ def unit(module):
 
 def unpacked(packages):
     """When the last of the packages' files were unpacked, in whole seconds."""
-    return max((int(os.stat(LIST.format(name)).st_mtime) for name in packages if os.path.exists(LIST.format(name))), default=0)
+    return max(
+        (int(os.stat(LIST.format(name)).st_mtime) for name in packages if os.path.exists(LIST.format(name))), default=0
+    )
 
 
 def main():
@@ -108,7 +110,8 @@ def main():
     version = " ".join(sorted({each for _, each in found.values()}))
     wanted = module.params["wanted"] or candidate(module)
     installed = [name for name, (status, _) in found.items() if status == "installed"]
-    whole = len(installed) == len(module.params["packages"]) and " " not in version and not os.listdir(JOURNAL)
+    broken_off = any(JOURNAL.iterdir()) or len(installed) < len(module.params["packages"])
+    whole = not broken_off and " " not in version
     active, began = unit(module)
     stale = active and began < unpacked(installed)
     module.exit_json(
