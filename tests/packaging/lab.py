@@ -166,6 +166,12 @@ class Host:
             return connection.recv(16).startswith(b"SSH-")
         return False
 
+    def shut_down(self) -> None:
+        """End the host in order, as its own systemd does. nspawn does not boot it again by itself: start it."""
+        self.ssh("systemctl poweroff", check=False)  # the connection may end before the answer
+        eventually_true(lambda: not self.pids, within_s=BOOT_S, what=f"{self.machine} to shut down")
+        self.die()
+
     def die(self) -> None:
         """End the host as if its plug were pulled; nothing where it does not run. Its PID 1 is killed, not nspawn: else
         the guest would live on."""
