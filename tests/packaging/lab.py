@@ -18,6 +18,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from tests.support.waiting import eventually_true
@@ -76,6 +77,15 @@ def processes(*words: str) -> list[int]:
         with contextlib.suppress(OSError):  # it has ended meanwhile
             if set(words) <= set(path.read_text(errors="replace").split("\0")):
                 found.append(int(path.parent.name))
+    return found
+
+
+def killed(*words: str) -> list[int]:
+    """The processes whose command lines have all these words; they are killed."""
+    found = processes(*words)
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     return found
 
 
@@ -294,6 +304,9 @@ class Lab:
         """End all hosts, and remove them and the lab; what is missing of it is no fault."""
         for host in self.hosts.values():
             host.die()
+        for base in self.folder.glob("bases/*"):
+            unpacking = partial(killed, "tar", f"--directory={base}")  # by who was killed meanwhile
+            eventually_true(lambda tars=unpacking: not tars(), within_s=BOOT_S, what=f"end of tar in {base}")  # type: ignore[misc]
         for _, mounted, *_ in reversed(mounts()):
             if Path(mounted).is_relative_to(self.folder):
                 run("umount", mounted)

@@ -3,7 +3,7 @@
     python -m tests.packaging.loader post --addresses A,B,C --ca FILE --token-file FILE --folder FOLDER
     python -m tests.packaging.loader check --addresses A,B,C --ca FILE --token-file FILE --folder FOLDER
 
-post goes on until there is FOLDER/enough, or until SECONDS are over. It leaves retries to the library and takes a post
+post goes on until there is FOLDER/enough, FOLDER is gone, or SECONDS are over. It leaves retries to the library and takes a post
 that failed for a fault. FOLDER/acknowledged has a line for each answer: id, offset, and when, in seconds. Needs
 replicad's own Python environment. Must not know where the nodes run, nor what is done to them.
 """
@@ -60,7 +60,7 @@ async def post(fleet: Fleet, folder: Path, *, run: str, write_concern: str, seco
     async def lane(client: AsyncClient, number: int) -> None:
         nonlocal count
         turn = 0
-        while not enough.exists() and time.monotonic() < deadline:
+        while folder.exists() and not enough.exists() and time.monotonic() < deadline:
             id = f"{run}-{number}-{turn}"
             posted = await client.post(f"message {id}", id=id, write_concern=write_concern)
             answers.write(f"{id} {posted.offset} {time.time():.3f}\n")
