@@ -9,6 +9,7 @@ runs on a host, and needs nothing but Python's own library.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shlex
 import shutil
@@ -18,7 +19,6 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from tests.support.waiting import eventually_true
@@ -80,13 +80,19 @@ def processes(*words: str) -> list[int]:
     return found
 
 
-def killed(*words: str) -> list[int]:
-    """The processes whose command lines have all these words; they are killed."""
-    found = processes(*words)
-    for pid in found:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    return found
+def unpacked(tar: Path) -> Path:
+    """The folder with what is in the tar file of a root, beside it; unpacked once, for all labs there will be."""
+    folder, new = tar.with_suffix(""), tar.with_suffix(".new")
+    with (tar.parent / "unpacking").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir()
+            command = ["tar", "--extract", "--numeric-owner", f"--file={tar}", f"--directory={new}"]
+            # It has the lock as well: were this process killed, it would still be at work.
+            subprocess.run(command, check=True, pass_fds=[lock.fileno()])
+            new.rename(folder)
+    return folder
 
 
 class Failed(AssertionError):
@@ -232,14 +238,6 @@ class Lab:
         self.hosts[name] = Host(name, machine, address, self.folder / name, ssh_options(self.folder / "id"))
         return self.hosts[name]
 
-    def base(self, tar: Path) -> Path:
-        """The folder with what is in a tar file of a root."""
-        folder = self.folder / "bases" / tar.stem
-        if not folder.is_dir():
-            folder.mkdir(parents=True)
-            run("tar", "--extract", "--numeric-owner", f"--file={tar}", f"--directory={folder}")
-        return folder
-
     def lay_out(self, host: Host, base: Path, *, on: Host | None = None) -> Host:
         """Make what the host boots from; ``on`` another host that is dead: with all that it has, but as itself."""
         for part in ("upper", "work", "root"):
@@ -304,9 +302,6 @@ class Lab:
         """End all hosts, and remove them and the lab; what is missing of it is no fault."""
         for host in self.hosts.values():
             host.die()
-        for base in self.folder.glob("bases/*"):
-            unpacking = partial(killed, "tar", f"--directory={base}")  # by who was killed meanwhile
-            eventually_true(lambda tars=unpacking: not tars(), within_s=BOOT_S, what=f"end of tar in {base}")  # type: ignore[misc]
         for _, mounted, *_ in reversed(mounts()):
             if Path(mounted).is_relative_to(self.folder):
                 run("umount", mounted)
@@ -337,7 +332,7 @@ class ReleaseLab(Lab):
 
     def boot(self, name: str, *, on: Host | None = None) -> Host:
         """Lay a host out and start it."""
-        host = self.lay_out(self.add(name), self.base(self.tar), on=on)
+        host = self.lay_out(self.add(name), unpacked(self.tar), on=on)
         host.boot(self.bridge)
         return host
 
