@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import glob
 import ipaddress
 from pathlib import Path
 
 import yaml
 
 PORT, MUTUAL_PORT = 50052, 50152  # as in defaults/main.yml, which hostvars do not have
+
+EXAMPLE = "+PUT-THE-LINE-OF-"  # in packaging/examples
 
 
 def peers(groups, hostvars, fleet_dir, excluded=()):
@@ -47,6 +48,13 @@ def fleet_node(fleet_dir, name):
     return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
 
 
+def node_names(text):
+    """The nodes of a config that a node has; none of the package's example, which still wants the public lines."""
+    config = yaml.safe_load(text)
+    nodes = config.get("nodes", []) if isinstance(config, dict) else []
+    return [] if EXAMPLE in text else [node["name"] for node in nodes if isinstance(node, dict) and "name" in node]
+
+
 def entries(peers_list):
     """Those peers as the config's section ``nodes`` has them; what is a default is left out."""
     made = []
@@ -58,6 +66,11 @@ def entries(peers_list):
             entry["voter"] = False
         made.append(entry)
     return made
+
+
+def debs(packages, folder):
+    """For each package its files in a folder of the controller; one each is as it should be."""
+    return [sorted(map(str, Path(folder).glob(f"{package}_*.deb"))) for package in packages]
 
 
 def bracketed(host):
@@ -90,8 +103,9 @@ class FilterModule:
         return {
             "replicad_peers": peers,
             "replicad_entries": entries,
+            "replicad_node_names": node_names,
             "replicad_fleet_node": fleet_node,
             "replicad_bracketed": bracketed,
-            "replicad_glob": lambda pattern: sorted(glob.glob(pattern)),
+            "replicad_debs": debs,
             "replicad_alternative_names": alternative_names,
         }

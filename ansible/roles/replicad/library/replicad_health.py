@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -56,8 +57,7 @@ def main():
     address, began = module.params["address"], time.monotonic()
     while True:
         try:
-            with open(module.params["ca"], "rb") as file:
-                credentials = grpc.ssl_channel_credentials(file.read())
+            credentials = grpc.ssl_channel_credentials(Path(module.params["ca"]).read_bytes())
             with grpc.secure_channel(address, credentials) as channel:
                 answer = channel.unary_unary(CHECK)(b"", timeout=CALL_S)
             told = "it serves" if answer == SERVING else "it does not serve yet"

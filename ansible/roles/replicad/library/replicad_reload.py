@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import json
-import os
 import time
+from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -13,8 +13,8 @@ DOCUMENTATION = r"""
 module: replicad_reload
 short_description: Have a replicad node take what has changed in its files
 description:
-  - Reloads the unit and waits for the daemon's own account of it in the journal, for kill(1), which the unit reloads by,
-    returns before that.
+  - Reloads the unit and waits for the daemon's own account of it in the journal, for the signal that asks it
+    is answered later.
   - A run that broke off between writing a file and this is made good by the next, for a reload is always asked for.
 options:
   unit:
@@ -26,7 +26,7 @@ options:
     type: str
     default: replicad
   files:
-    description: What a node that is not ready yet, and so can't reload, may have read before it changed. The config first.
+    description: The config, and what else a node that is not ready yet, and so can't reload, may have read too early.
     type: list
     elements: str
     required: true
@@ -86,7 +86,7 @@ class Unit:
 
 def newer_files(files, started):
     """Those of the files that changed after a process started; systemd has whole seconds."""
-    return [name for name in files if os.path.exists(name) and os.path.getmtime(name) >= started]
+    return [name for name in files if Path(name).exists() and Path(name).stat().st_mtime >= started]
 
 
 def reload(module, unit):
@@ -114,8 +114,7 @@ def reload(module, unit):
 
 def hides_info(module):
     """Whether the config keeps the log from saying that a reload was taken."""
-    with open(module.params["files"][0], encoding="utf-8") as file:
-        text = file.read()
+    text = Path(module.params["files"][0]).read_text(encoding="utf-8")
     return any(f"level: {level}" in text for level in ("warning", "error"))
 
 
@@ -134,7 +133,8 @@ def main():
         module.exit_json(**result)
     reasons = ["the unit has changed"] if shown["NeedDaemonReload"] == "yes" else []
     if shown["ActiveState"] == "activating":
-        started = int(shown["ExecMainStartTimestamp"].lstrip("@") or 0)
+        stamp = shown["ExecMainStartTimestamp"].lstrip("@")
+        started = int(stamp) if stamp.isdigit() else 0
         reasons += [
             f"it is not ready, and read {name} before it changed"
             for name in newer_files(module.params["files"], started)
@@ -144,7 +144,7 @@ def main():
         reasons += more
         if faults:
             config = module.params["files"][0]
-            rc, _, err = module.run_command([module.params["program"], "--config", config, "--check-config"])
+            rc, _, _ = module.run_command([module.params["program"], "--config", config, "--check-config"])
             if rc != 0:
                 module.fail_json(
                     msg=f"the node refuses its files and goes on as before: {'; '.join(faults)}",
