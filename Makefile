@@ -94,7 +94,7 @@ test-molecule: molecule  ## run Molecule's scenarios, two side by side (ARGS="de
 
 # ansible-lint calls the other programs of its environment by name. --offline: nothing comes from Galaxy.
 lint-ansible: $(ANSIBLE_READY)  ## look over ansible/: yamllint, and ansible-lint's production profile
-	cd ansible && PATH="$(abspath $(ANSIBLE_VENV))/bin:$$PATH" yamllint --strict .
+	cd ansible && PATH="$(abspath $(ANSIBLE_VENV))/bin:$$PATH" yamllint --strict . ../.config
 	cd ansible && PATH="$(abspath $(ANSIBLE_VENV))/bin:$$PATH" ansible-lint --offline
 
 bench: $(READY)  ## measure the five workloads on a cluster of three
