@@ -22,7 +22,7 @@ scenario() {
     if molecule test -s "$1" >"$log" 2>&1; then
         echo "molecule $1: passed after $((SECONDS - began)) s"
     else
-        printf '%s\n' "$(tail -n 100 "$log")" "molecule $1: FAILED after $((SECONDS - began)) s, see ${log#"${logs%/*/*}"/}"
+        printf '%s\n' "$(tail -n 200 "$log")" "molecule $1: FAILED after $((SECONDS - began)) s, see ${log#"${logs%/*/*}"/}"
         return 1
     fi
 }
