@@ -243,7 +243,7 @@ class Lab:
         for part in ("upper", "work", "root"):
             (host.folder / part).mkdir(parents=True)
         lower = f"{on.upper}:{base}" if on else str(base)
-        # volatile: what a host syncs need not reach the disk, since a host that dies takes no memory of the kernel along.
+        # volatile: what a host syncs need not reach the disk, since the kernel outlives every host.
         options = f"volatile,lowerdir={lower},upperdir={host.upper},workdir={host.folder / 'work'}"
         run("mount", "-t", "overlay", "overlay", "-o", options, str(host.root))
         self._make_its_own(host)
