@@ -113,7 +113,7 @@ async def _run(config: Config, config_file: str) -> int:
     signer = keys.load_signer(config.key_file, config.node)
     keys.check_matches(signer, config.this_node.signing_keys)
     identity = tls.load(config, now_s=time.time())
-    keyring = nodekeys.keyring_of(config.nodes)
+    keyring = nodekeys.keyring_of(config)
     notifier = Notifier()
     store, start = await in_time(lambda: _open_store(config), notifier, status=f"opening {config.data_dir}")
     try:
@@ -302,7 +302,7 @@ class Node:
             self._warn_of_openness()
         for dialer in self._dialers:
             dialer.configure(config.timeouts)
-        sealer, keyring = _make_sealer(config, signer), nodekeys.keyring_of(config.nodes)
+        sealer, keyring = _make_sealer(config, signer), nodekeys.keyring_of(config)
         self._runtime.feed(Reconfigured(machine_settings(config), keyring, sealer))
         if self._tls is not None:
             await self._tls.configure(config)  # last: it waits for the disk that the files are on
@@ -379,6 +379,7 @@ def machine_settings(config: Config) -> Settings:
         cluster=config.cluster,
         node=config.node,
         workers=tuple(node.name for node in config.nodes if node.name != config.node),
+        non_voters=frozenset(node.name for node in config.nodes if not node.voter),
         min_nodes=resolve(config.min_nodes, voters=config.voters),
         batch_bytes=limits.batch_bytes,
         batch_records=limits.batch_records,

@@ -33,6 +33,7 @@ from replicad.errors import ConfigError
 
 MAX_NODES = 31  # the master keeps a stream and a window to each, and sends every byte to each
 MAX_FORMER_KEYS = 64  # of a node: a forged batch costs as many verifications, 4 ms in all
+MAX_FORMER_NODES = 256  # a fleet that replaces a node a month is at it for twenty years
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +81,49 @@ class Node:
             live=True,
         ),
     ] = ()
+    voter: Annotated[
+        bool,
+        Flag(
+            "Whether the node has a vote. One without gets the log and serves reads, and counts in no quorum and no"
+            " write concern: so while it is new, or about to leave. A master has one."
+        ),
+    ] = True
 
     @property
     def signing_keys(self) -> tuple[str, ...]:
         """The public keys that the node may sign with now, the newest first."""
         return (self.public_key, *(former.public_key for former in self.former_keys if former.until is None))
+
+
+@dataclass(frozen=True, slots=True)
+class LastingKey:
+    """A key of a node that has left: what it signed is in the log, and there will be no more of it."""
+
+    public_key: Annotated[str, PublicKey("The public line of a key that the node had.", live=True)]
+    until: Annotated[
+        int,
+        Offset(
+            "The key is believed for batches that end at or below this offset, and for none beyond: the log's size when"
+            " the node left, or when the key was replaced.",
+            live=True,
+        ),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class FormerNode:
+    """A node that is no more: it can't be a master, nor call."""
+
+    name: Annotated[str, Name("The name that the node had.", live=True)]
+    keys: Annotated[
+        tuple[LastingKey, ...],
+        Sections(
+            "The node's keys, the newest first.",
+            of=LastingKey,
+            at_most=MAX_FORMER_KEYS,
+            live=True,
+        ),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +133,7 @@ class WriteConcernDefaults:
     default: Annotated[
         str,
         Quorum(
-            "How many nodes have a record on disk before its post is answered: 1 to the number of nodes,"
+            "How many nodes have a record on disk before its post is answered: 1 to the number of those with a vote,"
             " majority or all.",
             highest=MAX_NODES,
             live=True,
@@ -181,8 +220,8 @@ class Log:
 class Config:
     """What :func:`parse` gives and all else trusts.
 
-    1. ``nodes`` holds ``node``; names, addresses and keys, former ones too, are distinct; exactly the nodes are the
-       voters.
+    1. ``nodes`` holds ``node``; names, addresses and keys, former ones too, are distinct; at least one node has a vote,
+       a master always. No former node is a node.
     2. Every public key is a canonical vkey line of its node's name.
     3. Without ``tls``, ``listen`` and every node's address are loopback; with it every node has a mutual address.
     4. ``write_concern.default`` is within 1..V where it is a number.
@@ -214,13 +253,24 @@ class Config:
             identity="name",
         ),
     ]
+    former_nodes: Annotated[
+        tuple[FormerNode, ...],
+        Sections(
+            "Nodes that have left and once were the master: their signatures in the log are still believed.",
+            of=FormerNode,
+            at_least=0,
+            at_most=MAX_FORMER_NODES,
+            live=True,
+        ),
+    ] = ()
     write_concern: Annotated[WriteConcernDefaults, Section("Defaults for posts.", of=WriteConcernDefaults)] = field(
         default_factory=WriteConcernDefaults
     )
     min_nodes: Annotated[
         str,
         Quorum(
-            "With fewer nodes reachable than this (1, majority or all; the master counts) the master refuses posts.",
+            "With fewer nodes that have a vote reachable than this (1, majority or all; the master counts) the master"
+            " refuses posts.",
             highest=1,
             live=True,
         ),
@@ -255,8 +305,8 @@ class Config:
 
     @property
     def voters(self) -> int:
-        """V: how many nodes vote; every node of the config does."""
-        return len(self.nodes)
+        """V: how many nodes have a vote."""
+        return sum(node.voter for node in self.nodes)
 
     @property
     def commit_quorum(self) -> int:

@@ -51,6 +51,9 @@ def plan(running: Config, wanted: Config) -> Plan:
     is to be taken.
     """
     changes = [*_changes(Config, running, wanted, ()), *_principals(running, wanted)]
+    if _names_of(running) != _names_of(wanted):  # a node that leaves goes from the one list to the other in one step
+        wanted = dataclasses.replace(wanted, former_nodes=running.former_nodes)
+        changes = [_at_restart(change) if change.path[0] == "former_nodes" else change for change in changes]
     taken = tuple(change for change in changes if change.live)
     config: Config = dataclasses.replace(_with_live(Config, running, wanted), principals=wanted.principals)
     draft = dataclasses.asdict(config)
@@ -66,6 +69,14 @@ def _principals(running: Config, wanted: Config) -> Iterator[Change]:
     if was != now:
         gone, new = (_names(each) for each in (was - now, now - was))
         yield Change(("principals",), gone, new, live=True)
+
+
+def _names_of(config: Config) -> set[str]:
+    return {node.name for node in config.nodes}
+
+
+def _at_restart(change: Change) -> Change:
+    return dataclasses.replace(change, live=False)
 
 
 def _names(principals: set[Principal]) -> str:
@@ -89,7 +100,7 @@ def _changes(section: type, running: Any, wanted: Any, prefix: Path) -> Iterator
                 same = _same_entries(key.kind, was, now)
                 for index, (one, other) in enumerate(_paired(key.kind, was, now)):
                     for change in _changes(of, one, other, (*path, index)):
-                        yield change if same else dataclasses.replace(change, live=False)
+                        yield change if same else _at_restart(change)
             case kind if was != now:
                 yield Change(path, kind.show(was), kind.show(now), kind.live)
 

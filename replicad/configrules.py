@@ -7,7 +7,7 @@ a value, since that fault is told already. Reads no file and not the process's e
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 from replicad.configkeys import Draft, Fault, Path, path_text
@@ -33,6 +33,7 @@ def check(draft: Draft, given: set[Path], overrides: Draft) -> list[Fault]:
     return [
         *_nodes(draft),
         *_this_node(draft, overrides),
+        *_votes(draft),
         *_loopback(draft),
         *_mutual(draft, given),
         *_write_concern(draft),
@@ -80,31 +81,54 @@ def _token(token: str) -> str | Bad:
 def _nodes(draft: Draft) -> Iterator[Fault]:
     nodes: list[Draft] = draft.get("nodes", [])
     for index, node in enumerate(nodes):
-        name = node.get("name")
-        for path, line in _keys(node, ("nodes", index)):
-            if name and parse_vkey(line).name != name:
-                yield Fault(
-                    path,
-                    f"is the key of {shown(parse_vkey(line).name)}, not of {name}",
-                    f"copy the line that `replicad-cli keys show` prints on {name}",
-                )
-    yield from _distinct(_values(nodes, "name"), str, "give every node a name of its own")
+        yield from _misnamed(node.get("name"), _keys(node, ("nodes", index)))
+    former: list[Draft] = draft.get("former_nodes", [])
+    for index, node in enumerate(former):
+        yield from _misnamed(node.get("name"), _former_keys(node, ("former_nodes", index)))
+    names = [*_values(nodes, "name"), *_values(former, "name", of="former_nodes")]
+    yield from _distinct(names, str, "give every node a name of its own, also beside those that have left")
     yield from _distinct(_values(nodes, "address"), _canonical_address, "give every node an address of its own")
     keys = [entry for index, node in enumerate(nodes) for entry in _keys(node, ("nodes", index))]
+    keys += [entry for index, node in enumerate(former) for entry in _former_keys(node, ("former_nodes", index))]
     yield from _distinct(keys, _bare_key, "make a key on every node: replicad-cli keys generate NODE")
+
+
+def _misnamed(name: str | None, keys: Iterable[tuple[Path, str]]) -> Iterator[Fault]:
+    for path, line in keys:
+        if name and parse_vkey(line).name != name:
+            wrong = f"is the key of {shown(parse_vkey(line).name)}, not of {name}"
+            yield Fault(path, wrong, f"copy the line that `replicad-cli keys show` prints on {name}")
 
 
 def _keys(node: Draft, path: Path) -> Iterator[tuple[Path, str]]:
     """The node's public keys, the newest first, with their paths."""
     if "public_key" in node:
         yield (*path, "public_key"), node["public_key"]
-    for index, former in enumerate(node.get("former_keys", ())):
+    yield from _former_keys(node, path, "former_keys")
+
+
+def _former_keys(node: Draft, path: Path, field: str = "keys") -> Iterator[tuple[Path, str]]:
+    for index, former in enumerate(node.get(field, ())):
         if "public_key" in former:
-            yield (*path, "former_keys", index, "public_key"), former["public_key"]
+            yield (*path, field, index, "public_key"), former["public_key"]
 
 
-def _values(nodes: list[Draft], field: str) -> list[tuple[Path, str]]:
-    return [(("nodes", index, field), node[field]) for index, node in enumerate(nodes) if field in node]
+def _values(nodes: list[Draft], field: str, *, of: str = "nodes") -> list[tuple[Path, str]]:
+    return [((of, index, field), node[field]) for index, node in enumerate(nodes) if field in node]
+
+
+def _votes(draft: Draft) -> Iterator[Fault]:
+    """At least one node has a vote, and a master does."""
+    nodes: list[Draft] = draft.get("nodes", [])
+    if nodes and not any(node.get("voter", True) for node in nodes):
+        yield Fault(
+            ("nodes", 0, "voter"), "is false, as every other node's", "a log needs one node with a vote at least"
+        )
+        return
+    for index, node in enumerate(nodes):
+        if draft.get("role") == "master" and node.get("name") == draft.get("node") and not node.get("voter", True):
+            wrong = f"is false, and {draft['node']} is the master"
+            yield Fault(("nodes", index, "voter"), wrong, "make a node with a vote the master, or give it one")
 
 
 def _this_node(draft: Draft, overrides: Draft) -> Iterator[Fault]:
@@ -186,11 +210,11 @@ def _mutual(draft: Draft, given: set[Path]) -> Iterator[Fault]:
 
 def _write_concern(draft: Draft) -> Iterator[Fault]:
     default = draft.get("write_concern", {}).get("default", "")
-    voters = len(draft.get("nodes", []))
+    voters = sum(node.get("voter", True) for node in draft.get("nodes", []))
     if voters and default.isdigit() and int(default) > voters:
         yield Fault(
             ("write_concern", "default"),
-            f"is {default}, but there are only {voters} nodes",
+            f"is {default}, but there are only {voters} nodes with a vote",
             f"write a number from 1 to {voters}, majority or all",
         )
 

@@ -64,6 +64,10 @@ EVENTS: dict[str, Kind] = {
     "fetch": Kind(
         "0361916c23d34f7cb5ece5e92bf64bdb", "An opening master fetches the tail of a peer that is ahead.", repeats=True
     ),
+    "voters": Kind(
+        "5c0f8e3b7d6a4b0f9a2e6d41c7b89f35",
+        "An opening master can't go on: its log names voters that may still be in force, and its config lacks them.",
+    ),
     "align": Kind(
         "857891521e984a49a2f30c7af2fd9353",
         "A worker has records that the master has not; it is told to put them aside.",

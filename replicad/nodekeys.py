@@ -5,9 +5,7 @@ Owns how a line with its ``until`` becomes a key. What a key is believed for, :m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from replicad.config import Node
+from replicad.config import Config, Node
 from replicad.core.keyring import Keyring, NodeKey
 from replicad.vkeys import parse_vkey
 
@@ -24,6 +22,7 @@ def keys_of(node: Node) -> list[NodeKey]:
     return [node_key(node.public_key), *former]
 
 
-def keyring_of(nodes: Iterable[Node]) -> Keyring:
-    """The keyring of a config's nodes."""
-    return Keyring({node.name: keys_of(node) for node in nodes})
+def keyring_of(config: Config) -> Keyring:
+    """The keyring of a config's nodes, those that have left included."""
+    left = {node.name: [node_key(each.public_key, each.until) for each in node.keys] for node in config.former_nodes}
+    return Keyring(left | {node.name: keys_of(node) for node in config.nodes})

@@ -122,7 +122,7 @@ class Runtime:
             FindIds: self._find_ids,
             ReadContent: self._read_content,
             Confirmed: self._confirmed,
-            StateChanged: lambda e: self._state_changed(e.state, e.detail),
+            StateChanged: self._change_state,
         }
 
     def start(self) -> None:
@@ -253,6 +253,14 @@ class Runtime:
 
         self.disk.write(lambda: self.store.set_commit_size(size), done)
 
+    def _change_state(self, effect: StateChanged) -> None:
+        self._state_changed(effect.state, effect.detail)
+        if effect.state is State.OPEN and self._commit_on_disk < self.machine.log.commit_size:
+            # No reader may ask for long, and until this is on disk the next opening asks for the voters before these.
+            task = self._loop.create_task(self.commit_to_disk())
+            self._reads.add(task)
+            task.add_done_callback(self._reads.discard)
+
     async def wait_for_size(self, level: str, size: int, timeout_s: float) -> bool:
         """Wait until a reader at this level may read ``size`` records; whether that came within the timeout."""
         log = self.machine.log
@@ -320,7 +328,9 @@ class Runtime:
 
     def _disk_failed(self, failure: AppendFailed) -> None:
         state = failure.state
-        self.feed(StoreFailed(failure.reason, failure.text, state.size, state.last_epoch, state.tree))
+        self.feed(
+            StoreFailed(failure.reason, failure.text, state.size, state.last_epoch, state.epoch_record, state.tree)
+        )
 
     def _store_promise(self, effect: StorePromise) -> None:
         def done(result: object) -> None:
@@ -339,7 +349,7 @@ class Runtime:
                 self._loop.call_later(RETRY_S, self._truncate, effect)
                 return
             _, state = cast("tuple[object, StoreState]", result)
-            self.feed(Truncated(state.tree, state.last_epoch))
+            self.feed(Truncated(state.tree, state.last_epoch, state.epoch_record))
 
         self.disk.write(lambda: (call(), self.store.load()), done)
 

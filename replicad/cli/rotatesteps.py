@@ -43,7 +43,7 @@ def activate(session: Session, **where: Any) -> None:
     if view.unaware:
         text = f"the new key {following.key_id}, or one before it, is not in the config of {', '.join(view.unaware)}"
         raise _not_yet(text, advice(view), view)
-    heard = sum(isinstance(each, Status) for each in view.answers.values())
+    heard = sum(isinstance(view.answers[node.name], Status) for node in view.config.nodes if node.voter)
     if heard < view.config.commit_quorum:
         silent = "; ".join(f"{name}: {why}" for name, why in view.silent.items())
         text = f"{heard} of {view.config.voters} nodes answer, so it is not known whether a majority knows the new key"

@@ -53,7 +53,8 @@ class Row:
         seen = self.seen.detail if self.seen_by_master and self.seen is not None else ""
         own = self.own.detail if self.own is not None and self.own.state not in WELL else ""
         certificate = certificate_note(self.own.certificate_expires_ms, now_s=time.time()) if self.own else ""
-        return "; ".join(filter(None, (self.error, own, seen and f"the master says: {seen}", certificate)))
+        vote = "" if self.seen is None or self.seen.voter else "has no vote"
+        return "; ".join(filter(None, (self.error, vote, own, seen and f"the master says: {seen}", certificate)))
 
 
 def certificate_note(expires_ms: int, *, now_s: float) -> str:
@@ -72,8 +73,8 @@ State, sizes, root and memory are what the node says of itself; health and
   lag are as the master sees them. Exit code 0 when any node answers.
 Json, an object a node: cluster, node, address, reachable, error, role,
   state, epoch, size, commit_size, lag, root (hex), rss_bytes, health,
-  version, uptime_ms, master, commit_quorum, certificate_expires_ms, detail,
-  note; null where it is not known.""",
+  voter, version, uptime_ms, master, commit_quorum, certificate_expires_ms,
+  detail, note; null where it is not known.""",
         """\
 Examples:
   replicad-cli status
@@ -223,6 +224,7 @@ def _fields(row: Row) -> dict[str, object]:
         "root": own.root.hex() if own else None,
         "rss_bytes": own.rss_bytes if own else None,
         "health": row.health,
+        "voter": row.seen.voter if row.seen else None,
         "version": own.version if own else None,
         "uptime_ms": own.uptime_ms if own else None,
         "master": own.master if own else None,

@@ -299,7 +299,15 @@ class AsyncClient:
         message = parse_peer(log_pb2.StatusResponse, response)
         nodes = tuple(
             NodeStatus(
-                each.name, each.address, each.role, each.health, each.size, each.lag, each.detail, _keys_of(each)
+                each.name,
+                each.address,
+                each.role,
+                each.health,
+                each.size,
+                each.lag,
+                each.detail,
+                keys=_keys_of(each),
+                voter=not each.no_vote,
             )
             for each in message.nodes
         )

@@ -56,6 +56,7 @@ class NodeStatus(NamedTuple):
     lag: int  # records behind the master
     detail: str  # the last reason it was refused or lost
     keys: tuple[NodeKey, ...] = ()  # its public keys, as the node that was asked has them in its config, newest first
+    voter: bool = True  # false: it counts in no quorum and no write concern, as that config has it
 
 
 class Status(NamedTuple):

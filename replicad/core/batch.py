@@ -8,6 +8,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from replicad.core.voters import EpochLists
+
 SIGNED_CONTEXT = b"replicad batch v1\n"  # no other signature of the same key can be taken for a batch's
 _PLACE = struct.Struct(">QQIQ")
 
@@ -86,8 +88,10 @@ class Append:
     1. ``ids`` are the records' ids in order: the duplicate index gains exactly these.
     2. ``tiles`` are those this batch fills, and every tile above level 0 that it changes; a tile replaces its
        shorter self.
+    3. ``lists`` is what the batch says of voters, where it begins with an epoch's first record.
     """
 
     batch: Batch
     ids: tuple[str, ...] | list[str]
     tiles: tuple[Tile, ...] | list[Tile]
+    lists: EpochLists | None = None

@@ -17,8 +17,10 @@ from replicad.core.record import (
     NO_HEADERS,
     SALT_BYTES,
     Records,
+    epoch_record_id,
 )
 from replicad.core.tree import Tree, leaf_hashes
+from replicad.core.voters import EpochLists, parse_lists
 from replicad.errors import PeerError
 
 
@@ -35,7 +37,7 @@ def check_batch(
 
     In this order, cheapest refusal of what is forged first: 1. the place follows the log's end; 2. the epoch does not
     fall; 3. the signer is a node and the signature is by a key of its that may sign there; 4. every record's leaf,
-    payload, headers; 5. the root.
+    payload, headers; 5. what an epoch's first record says of voters; 6. the root.
     Raises PeerError with the reason gap, epoch, signer, signature, revoked, malformed, leaf, payload, headers or root.
     """
     if batch.first_offset != tree.size:
@@ -47,11 +49,23 @@ def check_batch(
     ids = check_records(batch, records)
     if records.headers and not any(records.headers):
         raise PeerError("malformed", f"batch at {batch.first_offset} lists headers, and no record has any")
+    lists = _lists(batch, ids[0], records) if batch.epoch > last_epoch else None
     after = tree.copy()
     tiles = after.append(leaf_hashes(records.leaves))
     if after.root() != batch.root:
         raise PeerError("root", f"root after the batch at {batch.first_offset} is not the one that was signed")
-    return Append(batch, ids, tiles), after
+    return Append(batch, ids, tiles, lists), after
+
+
+def _lists(batch: Batch, first_id: str, records: Records) -> EpochLists | None:
+    """What the first batch of an epoch says of voters. Raises PeerError."""
+    if first_id != epoch_record_id(batch.epoch):
+        return None
+    try:
+        return parse_lists(records.payloads[0])
+    except ValueError as exc:
+        text = f"the first record of epoch {batch.epoch}, at {batch.first_offset}, is no list of voters: {exc}"
+        raise PeerError("malformed", text) from exc
 
 
 def check_records(batch: Batch, records: Records) -> list[str]:

@@ -20,7 +20,7 @@ def resolve(text: str, *, voters: int) -> int:
     if text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= voters:
         return int(text)
     raise BadRequest(
-        f"write concern {text[:32]!r} is not to be had: this cluster has {voters} nodes; "
+        f"write concern {text[:32]!r} is not to be had: this cluster has {voters} voters; "
         f"use 1 to {voters}, majority or all"
     )
 

@@ -17,6 +17,7 @@ from replicad.core.keyring import Keyring
 from replicad.core.record import Messages
 from replicad.core.seal import Sealer
 from replicad.core.settings import Settings
+from replicad.core.start import EpochRecord
 from replicad.core.tree import Tree
 from replicad.errors import ServiceError
 
@@ -234,13 +235,17 @@ class StoreFailed:
     text: str
     size: int
     last_epoch: int
+    epoch_record: EpochRecord | None
     tree: Tree
 
 
 @dataclass(frozen=True, slots=True)
 class Truncated:
+    """The log is what ``tree`` is over, to the epoch record of ``last_epoch``."""
+
     tree: Tree
     last_epoch: int
+    epoch_record: EpochRecord | None
 
 
 @dataclass(frozen=True, slots=True)

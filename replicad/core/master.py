@@ -11,10 +11,13 @@ become the next batch (group commit); a batch goes to disk and to the workers at
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 
+from replicad.core import voterstext
 from replicad.core.batch import Append, Batch
 from replicad.core.check import check_batch
+from replicad.core.confirms import Confirms
 from replicad.core.effects import (
     Answer,
     BatchesRead,
@@ -50,11 +53,12 @@ from replicad.core.opening import Opening
 from replicad.core.ownlog import OwnLog
 from replicad.core.posts import Posts
 from replicad.core.progress import Health, Phase, Progress
-from replicad.core.record import RESERVED_ID_PREFIX, Messages, Records
+from replicad.core.record import Messages, Records, epoch_record_id
 from replicad.core.seal import Part, Sealer
 from replicad.core.settings import Settings
 from replicad.core.start import StoreState
 from replicad.core.tree import Tree
+from replicad.core.voters import MAX_STANDING, EpochLists, VoterList, commit_quorum
 from replicad.errors import OutcomeUnknown, PeerError, ServiceError, StorageFull, Unavailable, invariant
 
 _FULL = "the master's disk is full; posts are taken again when there is room"
@@ -84,15 +88,16 @@ class Master:
             waiting_frames=settings.waiting_frames,
         )
         self.workers = {name: Progress(name, settings.window_bytes, settings.read_bytes) for name in settings.workers}
+        self._voting = [worker for worker in self.workers.values() if worker.name not in settings.non_voters]
         self._sealer, self._keyring, self._decode = sealer, keyring, decode
         self._opening: Opening | None = None
         self._epoch_promised = False
+        self._told_blocked = ""  # in the log
         self._epoch_start = -1  # offset of the epoch's first record, once there is one
         self._unstored: deque[Append] = deque()
         self._retry_store_at = float("inf")
         self._commit_moved_at = float("inf")  # since when a commit size may be untold
-        self._probe = 0
-        self._confirms: deque[tuple[int, int, float]] = deque()  # (probe, ticket, when asked)
+        self._confirms = Confirms()
         self._now, self._wall_ms = 0.0, 0
         self._handlers: dict[type, Callable[..., list[Effect]]] = {
             Submit: self._submit,
@@ -128,8 +133,7 @@ class Master:
     def wake_at(self) -> float:
         """When the next :class:`Tick` is due."""
         due = min(self.posts.next_deadline(), self._retry_store_at, self._commit_moved_at + self.settings.announce_s)
-        if self._confirms:
-            due = min(due, self._confirms[0][2] + self.settings.unhealthy_s)
+        due = min(due, self._confirms.next_deadline(self.settings.unhealthy_s))
         for worker in self.workers.values():
             if worker.phase is not Phase.DOWN:
                 due = min(due, worker.last_sent + self.settings.heartbeat_s)
@@ -157,7 +161,7 @@ class Master:
             if self.reachable >= self.settings.min_nodes:
                 return None
             return Unavailable(
-                f"{self.reachable} of the {self.settings.min_nodes} nodes that min_nodes asks for are reachable"
+                f"{self.reachable} of the {self.settings.min_nodes} voters that min_nodes asks for are reachable"
             )
         if self.state is State.READ_ONLY:
             return StorageFull(_FULL)
@@ -168,7 +172,7 @@ class Master:
     @property
     def reachable(self) -> int:
         """Voters in reach, this one included."""
-        return 1 + sum(w.phase is Phase.LEVELLING and w.health is not Health.UNHEALTHY for w in self.workers.values())
+        return 1 + sum(w.phase is Phase.LEVELLING and w.health is not Health.UNHEALTHY for w in self._voting)
 
     def _build(self, effects: list[Effect]) -> None:
         """Seal what is queued, as far as the pipeline has room; to disk and to the workers at the same time."""
@@ -177,9 +181,11 @@ class Master:
             parts = self.posts.take(max_bytes=settings.batch_bytes, max_records=settings.batch_records)
             effects += self._append(parts)
 
-    def _append(self, parts: list[Part]) -> list[Effect]:
+    def _append(self, parts: list[Part], lists: EpochLists | None = None) -> list[Effect]:
         log = self.log
         append = self._sealer.seal(parts, tree=log.tree, epoch=self.epoch, time_ms=self._wall_ms)
+        if lists is not None:
+            append = replace(append, lists=lists)
         log.appended(append, log.tree)
         self._unstored.append(append)
         effects: list[Effect] = [StoreBatch(append, log.commit_size)]
@@ -208,7 +214,7 @@ class Master:
     def _sizes(self) -> list[int]:
         """The size that 1, 2, ... V voters have on disk, this one always counted among them."""
         stored = self.log.stored_size
-        acked = sorted((w.acked_size for w in self.workers.values()), reverse=True)
+        acked = sorted((w.acked_size for w in self._voting), reverse=True)
         return [stored, *(min(stored, size) for size in acked)]
 
     def nodes_with(self, size: int) -> int:
@@ -217,15 +223,50 @@ class Master:
 
     def _advance(self) -> list[Effect]:
         """Move the commit size, and answer whom that or any other progress serves."""
+        if self._opening is not None:
+            return self._try_open(self._opening)
         size = self._sizes()[self.settings.commit_quorum - 1]
-        effects: list[Effect] = []
-        if size > self.log.commit_size and 0 <= self._epoch_start < size:
-            self.log.commit(size)
-            self._commit_moved_at = min(self._commit_moved_at, self._now)
-            if self.state is State.OPENING:
-                self._opening = None
-                effects += self._change(State.OPEN, f"epoch {self.epoch}")
-        return effects + self._reached()
+        if size > self.log.commit_size:
+            self._commit(size)
+        return self._reached()
+
+    def _try_open(self, opening: Opening) -> list[Effect]:
+        """Open for posts when the epoch's first record is on a commit quorum of every list that may be in force."""
+        if self._epoch_start < 0 or self.state is not State.OPENING:
+            return []
+        have = {w.name for w in self.workers.values() if w.acked_size > self._epoch_start}
+        if self.log.stored_size > self._epoch_start:
+            have.add(self.settings.node)
+        lists = sorted(opening.lists, key=self.settings.voter_list.__ne__)
+        lacking = [each for each in lists if len(have.intersection(each)) < commit_quorum(len(each))]
+        if lacking:
+            return self._wait_for(lacking, "store", have)
+        if self.settings.node not in have:
+            return []
+        self._opening = None
+        self._commit(self._sizes()[self.settings.commit_quorum - 1])
+        return [*self._change(State.OPEN, f"epoch {self.epoch}"), *self._reached()]
+
+    def _commit(self, size: int) -> None:
+        self.log.commit(size)
+        self._commit_moved_at = min(self._commit_moved_at, self._now)
+
+    def _wait_for(self, lacking: list[VoterList], what: voterstext.Need, have: Collection[str]) -> list[Effect]:
+        """Say for whom this opening waits; in the log, too, when the config makes that a wait without end."""
+        if not lacking:
+            return []
+        settings = self.settings
+        nodes = {settings.node, *settings.workers}
+        self.detail, blocked = voterstext.shortfall(
+            lacking, what, have=have, nodes=nodes, configured=settings.voter_list, epoch=self.epoch
+        )
+        return self._tell_blocked(blocked)
+
+    def _tell_blocked(self, blocked: str) -> list[Effect]:
+        if not blocked or blocked == self._told_blocked:
+            return []
+        self._told_blocked = blocked
+        return [Note("error", "voters", blocked, {"epoch": self.epoch})]
 
     def _reached(self) -> list[Effect]:
         return self.posts.reached(self._sizes())
@@ -234,7 +275,8 @@ class Master:
         """The disk is full: keep what is sealed (workers may have it), give back what is not, and try again."""
         invariant(event.reason == "full", f"this master's own batch was not stored: {event.text}")
         if self._opening is not None and self._epoch_start < 0:
-            self.log.reset(event.tree, event.last_epoch)  # only a tail that was fetched; it can be again
+            # Only a tail that was fetched; it can be again.
+            self.log.reset(event.tree, event.last_epoch, event.epoch_record)
             return self._opening.interrupted("full") or self._opening.resume(self.log) + self._maybe_begin()
         self._retry_store_at = self._now + self.settings.retry_store_s
         if self.state is State.READ_ONLY:
@@ -253,12 +295,13 @@ class Master:
     def _take_epoch(self, epoch: int) -> list[Effect]:
         self.epoch, self._epoch_promised = epoch, False
         self._opening = Opening(
-            fence_quorum=self.settings.fence_quorum,
+            node=self.settings.node,
+            configured=self.settings.voter_list,
             fetch_bytes=self.settings.read_bytes,
             check=self._check,
             truncating=self._opening is not None and self._opening.truncating,
         )
-        self.detail = f"waiting for {self.settings.fence_quorum} of {self.settings.voters} nodes"
+        self.detail = voterstext.waiting(self.settings.voter_list)
         return [StorePromise(epoch, self.settings.node)]
 
     def _check(self, batch: Batch, tree: Tree, last_epoch: int) -> tuple[Append, Tree]:
@@ -285,24 +328,36 @@ class Master:
         return Send(worker.name, Hello(self.settings.cluster, self.settings.node, self.epoch))
 
     def _truncated(self, event: Truncated) -> list[Effect]:
-        self.log.reset(event.tree, event.last_epoch)
+        self.log.reset(event.tree, event.last_epoch, event.epoch_record)
         self.posts.next_offset = self.log.tip
         return (self._opening.truncated(self.log) if self._opening else []) + self._maybe_begin()
 
     def _maybe_begin(self) -> list[Effect]:
         """Append the epoch's first record, when the steps before it are done."""
-        if self._opening is None or not self._opening.ready or self._epoch_start >= 0:
+        opening = self._opening
+        if opening is None or self._epoch_start >= 0:
             return []
+        if not opening.ready:
+            return self._await_promises(opening)
         self._epoch_start = self.log.tip
-        message_id = f"{RESERVED_ID_PREFIX}epoch:{self.epoch}"
-        messages = Messages([message_id], [b""], [], 0)
-        self.detail = f"epoch {self.epoch} waits for its first record to be on {self.settings.commit_quorum} nodes"
-        effects = self._append([Part(messages, f"node:{self.settings.node}")])
+        configured = self.settings.voter_list
+        lists = EpochLists(configured, tuple(each for each in opening.lists if each != configured))
+        payload = lists.encode()
+        messages = Messages([epoch_record_id(self.epoch)], [payload], [], len(payload))
+        effects = self._append([Part(messages, f"node:{self.settings.node}")], lists)
         self.posts.next_offset = self.log.tip
         for worker in self.workers.values():
             if worker.phase is Phase.HELD:
                 effects += worker.begin_search(self.log)
         return effects
+
+    def _await_promises(self, opening: Opening) -> list[Effect]:
+        lists = self.log.standing_lists(self.settings.voter_list)
+        if opening.is_fetching or len(lists) <= MAX_STANDING:
+            lacking = [] if opening.is_fetching else opening.lacking(self.log)
+            return self._wait_for(lacking, "promise", opening.promised_by)
+        self.detail = voterstext.too_many(lists)
+        return self._tell_blocked(self.detail)
 
     # --- workers -----------------------------------------------------------------------------------
 
@@ -398,8 +453,7 @@ class Master:
         text = f"a node has promised epoch {epoch}, above this master's {self.epoch}"
         effects = self.posts.refuse_queued(Unavailable(text), tip=self.log.tip)
         effects += self.posts.abandon(OutcomeUnknown(f"{text}; ask for the outcome of the id"))
-        effects += [Confirmed(ticket, Unavailable(text)) for _, ticket, _ in self._confirms]
-        self._confirms.clear()
+        effects += self._confirms.abandon(text)
         effects += self._change(State.DEPOSED, text, level="error")
         return effects + [Hangup(worker.name, "deposed") for worker in self.workers.values()]
 
@@ -430,7 +484,8 @@ class Master:
 
     def _tick(self, _: Tick) -> list[Effect]:
         now, settings = self._now, self.settings
-        effects = self.posts.expired(now, self._sizes()) + self._unconfirmed()
+        effects = self.posts.expired(now, self._sizes())
+        effects += self._confirms.expired(now, settings.unhealthy_s)
         if now >= self._retry_store_at:
             effects += self._retry_store()
         announce = now >= self._commit_moved_at + settings.announce_s
@@ -456,7 +511,7 @@ class Master:
         untold = announce and levelling and worker.commit_told < self.log.commit_size
         if untold or now >= worker.last_sent + settings.heartbeat_s:  # as wake_at() adds them up: no tick for nothing
             commit_size = self.log.commit_size if levelling else 0  # it holds for logs that are known to agree
-            effects.append(worker.heartbeat(commit_size=commit_size, probe=self._probe, now=now))
+            effects.append(worker.heartbeat(commit_size=commit_size, probe=self._confirms.probe, now=now))
         return effects
 
     # --- linearizable reads ------------------------------------------------------------------------
@@ -465,10 +520,9 @@ class Master:
         """Ask a majority whether this still is the master; whoever answers has promised no other since."""
         if self.state not in (State.OPEN, State.READ_ONLY):
             return [Confirmed(event.ticket, self._refusal())]
-        self._probe += 1
-        self._confirms.append((self._probe, event.ticket, self._now))
+        self._confirms.ask(event.ticket, self._now)
         beats = [
-            worker.heartbeat(commit_size=self.log.commit_size, probe=self._probe, now=self._now)
+            worker.heartbeat(commit_size=self.log.commit_size, probe=self._confirms.probe, now=self._now)
             for worker in self.workers.values()
             if worker.phase is Phase.LEVELLING
         ]
@@ -477,23 +531,11 @@ class Master:
     def _confirmed(self) -> list[Effect]:
         if not self._confirms:
             return []
-        proven = sorted((w.probe_acked for w in self.workers.values()), reverse=True)
-        majority = [self._probe, *proven][self.settings.commit_quorum - 1]
-        effects: list[Effect] = []
-        while self._confirms and self._confirms[0][0] <= majority:
-            effects.append(Confirmed(self._confirms.popleft()[1], None))
-        return effects
-
-    def _unconfirmed(self) -> list[Effect]:
-        """Give up those that nobody has confirmed for so long: without a majority there would be ever more of them."""
-        error = Unavailable(f"no majority has confirmed within {self.settings.unhealthy_s:g} s that this is the master")
-        effects: list[Effect] = []
-        while self._confirms and self._now >= self._confirms[0][2] + self.settings.unhealthy_s:
-            effects.append(Confirmed(self._confirms.popleft()[1], error))
-        return effects
+        return self._confirms.answered((w.probe_acked for w in self._voting), quorum=self.settings.commit_quorum)
 
     def _reconfigured(self, event: Reconfigured) -> list[Effect]:
-        invariant(event.settings.workers == self.settings.workers, "the nodes changed without a restart")
+        nodes = (self.settings.workers, self.settings.non_voters)
+        invariant((event.settings.workers, event.settings.non_voters) == nodes, "the nodes changed without a restart")
         self.settings, self._keyring = event.settings, event.keyring
         if event.sealer is not None:
             self._sealer = event.sealer  # from the next batch on; what is sealed goes out as it was signed

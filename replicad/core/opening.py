@@ -3,14 +3,15 @@
 Owns the steps up to the epoch's first record. Must not know of posts or of feeding workers.
 
 1. The epoch is promised to itself, on disk. 2. Hello to the workers: each has the promise on disk before its Welcome.
-3. With R voters (itself counted), the one that is ahead by (last epoch, size) is looked for. 4. When it is not this
-node, the missing tail is fetched first; an own tail that differs from it, never committed, is put aside before. 5. Then
-the epoch may begin.
+3. With R voters of the configured list (itself counted), the one that is ahead by (last epoch, size) is looked for.
+4. When it is not this node, the missing tail is fetched first; an own tail that differs from it, never committed, is
+put aside before. 5. With R voters of every other list, too, that the log names as perhaps in force, the epoch may begin
+(docs/adr/0023 has why that is safe whatever the lists are).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from replicad.core.batch import Append, Batch
 from replicad.core.common import RootSearch
@@ -18,6 +19,7 @@ from replicad.core.effects import Effect, Hangup, Note, Send, StoreBatch, Trunca
 from replicad.core.frames import Fetch, Supply, Welcome
 from replicad.core.ownlog import OwnLog
 from replicad.core.tree import Tree
+from replicad.core.voters import MAX_STANDING, VoterList, fence_quorum
 from replicad.errors import PeerError
 
 #: Checks a batch against a log's end and tree; raises PeerError.
@@ -25,23 +27,42 @@ Check = Callable[[Batch, Tree, int], tuple[Append, Tree]]
 
 
 class Opening:
-    """1. ``ready`` only with R promises for this epoch on disk, and no Welcome among them ahead of the own log."""
+    """1. ``ready`` only with R promises of each of ``lists`` for this epoch on disk, none of them from a node that is
+    ahead of the own log; ``lists`` are those that this very log names, and the configured one.
+    """
 
-    def __init__(self, *, fence_quorum: int, fetch_bytes: int, check: Check, truncating: bool = False) -> None:
+    def __init__(
+        self, *, node: str, configured: VoterList, fetch_bytes: int, check: Check, truncating: bool = False
+    ) -> None:
         """``truncating``: an own tail is being put aside already, for an epoch that was given up."""
-        self._fence_quorum, self._fetch_bytes, self._check = fence_quorum, fetch_bytes, check
+        self._node, self._configured = node, configured
+        self._fetch_bytes, self._check = fetch_bytes, check
         self._welcomes: dict[str, tuple[int, Welcome]] = {}  # session and Welcome, by worker
         self._search: RootSearch | None = None
         self._promised = False
         self._fetching = False  # a Supply is awaited
         self.truncating = truncating
         self.source: str | None = None  # the worker whose tail is being fetched
+        self.lists: tuple[VoterList, ...] = ()  # once it is ready
         self.ready = False
 
     @property
-    def promises(self) -> int:
-        """How many voters have promised the epoch, this node included."""
-        return 1 + len(self._welcomes)
+    def promised_by(self) -> Collection[str]:
+        """The nodes that have promised the epoch, this one included."""
+        return {self._node, *self._welcomes} if self._promised else ()
+
+    @property
+    def is_fetching(self) -> bool:
+        """Whether the log is about to be another one."""
+        return self.source is not None or self.truncating
+
+    def lacking(self, log: OwnLog) -> list[VoterList]:
+        """The lists that this log asks for and that have no fence quorum yet; the configured one first."""
+        lists = log.standing_lists(self._configured)
+        return [each for each in sorted(lists, key=self._configured.__ne__) if not self._fences(each)]
+
+    def _fences(self, voters: VoterList) -> bool:
+        return len(set(voters).intersection(self.promised_by)) >= fence_quorum(len(voters))
 
     def begin(self, log: OwnLog) -> list[Effect]:
         """The own promise is on disk."""
@@ -63,13 +84,15 @@ class Opening:
         return self._next(log)
 
     def _next(self, log: OwnLog) -> list[Effect]:
-        """Look whether anyone is ahead, once R voters have promised and what was fetched so far is on disk."""
-        busy = self.source is not None or self.truncating or log.stored_size < log.tip
-        if self.ready or busy or not self._promised or self.promises < self._fence_quorum:
+        """Look whether anyone is ahead, once R voters of the configured list have promised and what was fetched so far
+        is on disk. Whoever is ahead has all that is committed here; its log may tell that a list of this one is gone.
+        """
+        if self.ready or self.is_fetching or log.stored_size < log.tip or not self._fences(self._configured):
             return []
         ahead = max(self._welcomes.values(), key=lambda entry: _end(entry[1]), default=None)
         if ahead is None or _end(ahead[1]) <= (log.last_epoch, log.tip):
-            self.ready = True
+            self.lists = log.standing_lists(self._configured)
+            self.ready = not self.lacking(log) and len(self.lists) <= MAX_STANDING
             return []
         session, welcome = ahead
         self.source = welcome.node

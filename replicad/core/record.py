@@ -37,6 +37,12 @@ NO_HEADERS_DIGEST = sha256(NO_HEADERS).digest()
 #: Ids that begin so are the log's own (an epoch's first record); a post with one is refused.
 RESERVED_ID_PREFIX = "replicad:"
 
+
+def epoch_record_id(epoch: int) -> str:
+    """The id of an epoch's first record."""
+    return f"{RESERVED_ID_PREFIX}epoch:{epoch}"
+
+
 #: Header keys that begin so are the log's own; the only one that a message may have is the next.
 RESERVED_HEADER_PREFIX = "replicad:"
 #: Says that the payload is ciphertext, and of which message: "fernet:" and the content tag (docs/formats.md).

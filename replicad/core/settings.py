@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from replicad.core.voters import VoterList, commit_quorum, fence_quorum
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -12,6 +14,7 @@ class Settings:
     cluster: str
     node: str
     workers: tuple[str, ...]  # every other node of the config
+    non_voters: frozenset[str] = frozenset()  # those of all nodes that have no vote
     min_nodes: int = 1
     batch_bytes: int = 1 << 20
     batch_records: int = 8192
@@ -28,13 +31,18 @@ class Settings:
     retry_store_s: float = 1.0  # after a full disk
 
     @property
+    def voter_list(self) -> VoterList:
+        """The nodes that have a vote."""
+        return tuple(sorted({self.node, *self.workers} - self.non_voters))
+
+    @property
     def voters(self) -> int:
-        return len(self.workers) + 1
+        return len(self.workers) + 1 - len(self.non_voters)
 
     @property
     def commit_quorum(self) -> int:
-        return self.voters // 2 + 1
+        return commit_quorum(self.voters)
 
     @property
     def fence_quorum(self) -> int:
-        return self.voters - self.commit_quorum + 1
+        return fence_quorum(self.voters)

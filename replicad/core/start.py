@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from replicad.core.tree import Tree
+
+
+class EpochRecord(NamedTuple):
+    """Where the first record of the log's last epoch stands, and what it says."""
+
+    offset: int
+    payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,4 +25,5 @@ class StoreState:
     promised_to: str  # the node that was promised it; "" for none: an epoch has one master at most
     greatest_id: str  # greatest id in the log in string order, ids of the log itself (reserved) left out; "" for none
     commit_size: int  # as last stored
+    epoch_record: EpochRecord | None  # of `last_epoch`; None when the log has none
     tree: Tree  # the caller's own: over all `size` records

@@ -270,7 +270,7 @@ class Worker:
 
     def _truncated(self, event: Truncated) -> list[Effect]:
         dropped = self.log.tip - event.tree.size
-        self.log.reset(event.tree, event.last_epoch)
+        self.log.reset(event.tree, event.last_epoch, event.epoch_record)
         text = f"put {dropped} records aside that never were committed, from offset {self.log.tip} on"
         effects: list[Effect] = [Note("warning", "quarantined", text, {"size": self.log.tip, "epoch": self.epoch})]
         if self._session is not None and self._align_to == self.log.tip:
@@ -332,7 +332,7 @@ class Worker:
 
     def _store_failed(self, event: StoreFailed) -> list[Effect]:
         """Nothing more was stored: the log is what is on disk, and the master will send the rest again."""
-        self.log.reset(event.tree, event.last_epoch)
+        self.log.reset(event.tree, event.last_epoch, event.epoch_record)
         if not self._greeted:  # what failed came from an earlier session
             return self._greet()
         return self._end_session(event.reason, event.text)

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from copy import copy
 
 from replicad.core.batch import Append, Batch, Tile
-from replicad.core.record import RESERVED_ID_PREFIX, Records, parse_leaf
-from replicad.core.start import StoreState
+from replicad.core.record import RESERVED_ID_PREFIX, Records, epoch_record_id, parse_leaf
+from replicad.core.start import EpochRecord, StoreState
 from replicad.core.tree import HASH_BYTES, Tree, leaf_hashes
 from replicad.errors import DuplicateIdError, invariant
 from replicad.storage.checks import check_appends, check_promise, check_truncate
@@ -58,8 +58,16 @@ class MemoryStore:
             promised_to=self._promised_to,
             greatest_id=max((i for i in self._ids if not i.startswith(RESERVED_ID_PREFIX)), default=""),
             commit_size=self._commit_size,
+            epoch_record=self._epoch_record(),
             tree=self._tree(),
         )
+
+    def _epoch_record(self) -> EpochRecord | None:
+        offset = self._ids.get(epoch_record_id(self._batches[-1].epoch)) if self._batches else None
+        if offset is None:
+            return None
+        batch = self._batches[self._index_of(offset)]
+        return EpochRecord(offset, self._decode(batch.body).payloads[offset - batch.first_offset])
 
     def append(self, appends: Sequence[Append], *, commit_size: int) -> None:
         self._check_open()

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from replicad.core.batch import Batch
-from replicad.core.record import RESERVED_ID_PREFIX, Records
+from replicad.core.record import RESERVED_ID_PREFIX, Records, epoch_record_id
+from replicad.core.start import EpochRecord
 from replicad.core.tree import Tree, leaf_hashes
 from replicad.errors import DamagedError, PeerError, invariant
 from replicad.storage import schema
@@ -52,6 +53,8 @@ _RESERVED = {
     "reserved": RESERVED_ID_PREFIX,
     "after_reserved": RESERVED_ID_PREFIX[:-1] + chr(ord(RESERVED_ID_PREFIX[-1]) + 1),  # the first string beyond
 }
+
+_PLACE = 'SELECT "offset" FROM ids WHERE id = ?'
 
 _END = """SELECT first_offset + count, epoch, root FROM batches ORDER BY first_offset DESC LIMIT 1"""
 
@@ -92,6 +95,19 @@ def greatest_id(connection: sqlite3.Connection) -> str:
     """The greatest id in string order that is not the log's own; "" for none."""
     found: str = typed(connection.execute(_GREATEST_ID, _RESERVED).fetchone(), (str,), "ids")[0]
     return found
+
+
+def epoch_record(connection: sqlite3.Connection, decode_records: DecodeRecords, epoch: int) -> EpochRecord | None:
+    """The first record of the epoch; None when the log has none. Raises DamagedError."""
+    row = connection.execute(_PLACE, (epoch_record_id(epoch),)).fetchone()
+    if row is None:
+        return None
+    offset: int = typed(row, (int,), "ids")[0]
+    with closing(batches_from(connection, offset, until=offset + 1)) as found:
+        batch = next(found, None)
+    if batch is None or batch.epoch != epoch:
+        raise DamagedError(f"the first record of epoch {epoch} is not at offset {offset}, as the index says")
+    return EpochRecord(offset, decode_body(batch, decode_records).payloads[offset - batch.first_offset])
 
 
 def stored_tile(connection: sqlite3.Connection, level: int, index: int) -> bytes | None:

@@ -31,6 +31,7 @@ from replicad.storage.reader import (
     Reader,
     batches_from,
     decode_body,
+    epoch_record,
     greatest_id,
     log_end,
     read_tree,
@@ -120,6 +121,7 @@ class SqliteStore:
         with translated(f"read {self._path}"):
             tree = read_tree(self._writer, self._decode)
             greatest = greatest_id(self._writer)
+            record = epoch_record(self._writer, self._decode, self._last_epoch)
         return StoreState(
             size=self._size,
             last_epoch=self._last_epoch,
@@ -127,6 +129,7 @@ class SqliteStore:
             promised_to=self._promised_to,
             greatest_id=greatest,
             commit_size=self._commit_size,
+            epoch_record=record,
             tree=tree,
         )
 

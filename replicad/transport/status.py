@@ -84,6 +84,7 @@ class Status:
             keys = [pb.NodeKey(key_id=key.key_id, until=key.until) for key in keys_of(node)]
             address = address_for_caller(node)
             seen = pb.NodeStatus(name=node.name, address=address, role="worker", health="unknown", keys=keys)
+            seen.no_vote = not node.voter
             if node.name == config.node:
                 seen.role, seen.health, seen.size = config.role, "self", machine.log.stored_size
             elif isinstance(machine, Master):

@@ -315,7 +315,7 @@ def test_a_write_concern_that_is_not_met_in_time_says_where_the_record_is(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["-w", "9", "x"], "this cluster has 3 nodes"),
+        (["-w", "9", "x"], "this cluster has 3 voters"),
         (["--id", "replicad:epoch:9", "x"], "reserved"),
         (["--id", "ü", "x"], "printable ASCII"),
         (["--header", f"{'k' * 300}=v", "x"], "header key"),

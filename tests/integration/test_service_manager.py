@@ -315,7 +315,7 @@ async def node_with_hanging_disk(folder: Path, *, hangs: bool = False) -> AsyncI
         store.disk_goes_on.set()
     sealer = Sealer(config.cluster, config.node, signer.sign, encode_records, os.urandom)
     settings = machine_settings(config)
-    machine = Master(settings, store.load(), sealer=sealer, keyring=keyring_of(config.nodes), decode=decode_records)
+    machine = Master(settings, store.load(), sealer=sealer, keyring=keyring_of(config), decode=decode_records)
     node = Node(
         config,
         machine,

@@ -88,4 +88,6 @@ def test_a_duplicate_of_its_own_log_stops_the_master() -> None:
     script.post("a")
     state = script.store.load()
     with pytest.raises(InvariantError, match="own batch was not stored"):
-        script.feed(StoreFailed("duplicate", "id in the log", state.size, state.last_epoch, state.tree))
+        script.feed(
+            StoreFailed("duplicate", "id in the log", state.size, state.last_epoch, state.epoch_record, state.tree)
+        )

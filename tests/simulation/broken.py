@@ -26,8 +26,9 @@ from replicad.core.posts import Posts
 from replicad.core.progress import Progress
 from replicad.core.record import Records
 from replicad.core.settings import Settings
-from replicad.core.start import StoreState
+from replicad.core.start import EpochRecord, StoreState
 from replicad.core.tree import Tree, leaf_hashes
+from replicad.core.voters import VoterList, standing
 from replicad.core.worker import Worker
 from replicad.errors import OutcomeUnknown, ServiceError, Unavailable
 from tests.simulation import disk
@@ -147,7 +148,7 @@ def a_lower_epoch_than_the_promised_one_is_followed() -> list[Replacement]:
 
 @breakage(within_seeds=200)
 def a_master_opens_without_the_fence_quorum() -> list[Replacement]:
-    return [(Settings, "fence_quorum", property(lambda settings: 1))]
+    return [(opening, "fence_quorum", lambda voters: 1)]
 
 
 @breakage(within_seeds=200)
@@ -227,6 +228,55 @@ def a_worker_does_not_check_the_root() -> list[Replacement]:
         return Append(batch, check_records(batch, records), tiles), after
 
     return [(worker, "check_batch", check)]
+
+
+# --- lists of voters --------------------------------------------------------------------------------------------
+
+
+@breakage(within_seeds=20, weather="new-nodes")
+def a_new_list_of_voters_is_all_that_counts() -> list[Replacement]:
+    return [(OwnLog, "standing_lists", lambda self, configured: (configured,))]
+
+
+@breakage(within_seeds=150, weather="new-nodes")
+def lists_before_the_last_are_forgotten_though_it_never_took_effect() -> list[Replacement]:
+    def lists(self: OwnLog, configured: VoterList) -> tuple[VoterList, ...]:
+        return standing(self.lists, committed=True, configured=configured)
+
+    return [(OwnLog, "standing_lists", lists)]
+
+
+@breakage(within_seeds=150, weather="new-nodes")
+def an_epoch_opens_without_the_commit_quorum_of_the_list_before() -> list[Replacement]:
+    original = Master._try_open
+
+    def try_open(self: Master, opening: Opening) -> list[Effect]:
+        opening.lists = (self.settings.voter_list,)
+        return original(self, opening)
+
+    return [(Master, "_try_open", try_open)]
+
+
+@breakage(within_seeds=150, weather="new-nodes")
+def records_that_were_put_aside_still_say_who_votes() -> list[Replacement]:
+    original = OwnLog.reset
+
+    def reset(self: OwnLog, tree: Tree, last_epoch: int, epoch_record: EpochRecord | None) -> None:
+        said = self.epoch_offset, self.lists
+        original(self, tree, last_epoch, epoch_record)
+        self.epoch_offset, self.lists = said
+
+    return [(OwnLog, "reset", reset)]
+
+
+@breakage(within_seeds=20, weather="new-nodes")
+def a_node_without_a_vote_counts_for_a_write_concern() -> list[Replacement]:
+    def sizes(self: Master) -> list[int]:
+        stored = self.log.stored_size
+        acked = sorted((w.acked_size for w in self.workers.values()), reverse=True)
+        return [stored, *(min(stored, size) for size in acked)]
+
+    return [(Master, "_sizes", sizes)]
 
 
 # --- duplicates and answers -------------------------------------------------------------------------------------
@@ -345,7 +395,7 @@ def a_root_is_asked_for_beyond_what_is_on_disk() -> list[Replacement]:
     return [(Progress, "begin_search", begin_search)]
 
 
-@breakage(within_seeds=500, weather="nasty")
+@breakage(within_seeds=150, weather="nasty", nodes=5)
 def a_log_is_aligned_again_in_an_epoch_that_it_agreed_in() -> list[Replacement]:
     original = Worker._align
 

@@ -82,7 +82,7 @@ class Poster:
     # --- how it is posted --------------------------------------------------------------------------
 
     def _post(self, messages: list[Message]) -> None:
-        world, voters = self._world, self._cluster.profile.nodes
+        world, voters = self._world, len(self._cluster.members.voters)
         nodes = voters // 2 + 1 if self.stopped else world.rng.randint(1, voters)
         timeout_s = 5.0 if self.stopped else world.rng.choice((0.01, 0.1, 0.5))
         self._under_way += 1
@@ -92,7 +92,7 @@ class Poster:
     def _at_gate(self, attempt: Attempt) -> None:
         node = self._cluster.nodes[self._target]
         machine = node.machine
-        if not isinstance(machine, Master):  # nobody there, or NOT_MASTER
+        if not isinstance(machine, Master) or attempt.nodes > machine.settings.voters:  # NOT_MASTER, BAD_REQUEST
             self._look_elsewhere()
             self._told(attempt, None, heard=True)
             return

@@ -14,6 +14,7 @@ from replicad.core.start import StoreState
 from tests.simulation.history import History
 from tests.simulation.invariants import Checker
 from tests.simulation.keys import Keys
+from tests.simulation.members import Members
 from tests.simulation.network import Network
 from tests.simulation.node import Node
 from tests.simulation.profile import Profile
@@ -29,14 +30,16 @@ class Cluster:
     def __init__(self, world: World, profile: Profile) -> None:
         self.world, self.profile = world, profile
         self.history = History()
-        self.checker = Checker(world, self.history, voters=profile.nodes)
+        self.checker = Checker(world, self.history, voters=profile.nodes, same_lists=not profile.changes_nodes)
         self.network = Network(world, profile)
-        names = [f"node-{number}" for number in range(1, profile.nodes + 1)]
+        names = [f"node-{number}" for number in range(1, profile.nodes + profile.spare_nodes + 1)]
         self.name = CLUSTER
         self.keys = Keys(self, names)
         self.nodes = {name: Node(self, name) for name in names}
         self.disk_s = {name: self._disk_s() for name in names}
         self.appointed = names[0]
+        self.members = Members(self, names, profile.nodes)
+        self.calm = False  # no more changes by the operator
 
     def _disk_s(self) -> float:
         profile = self.profile
@@ -44,11 +47,12 @@ class Cluster:
 
     def settings(self, name: str) -> Settings:
         """Small limits and short times, so that all of them matter within seconds."""
-        profile = self.profile
+        profile, votes = self.profile, self.members.knows(name)
         return Settings(
             cluster=CLUSTER,
             node=name,
-            workers=tuple(other for other in self.nodes if other != name),
+            workers=tuple(other for other in votes if other != name),
+            non_voters=frozenset(each for each, vote in votes.items() if not vote),
             min_nodes=profile.min_nodes,
             batch_bytes=400,
             batch_records=profile.batch_records,
@@ -72,7 +76,8 @@ class Cluster:
     def start(self, name: str) -> None:
         """Start a node that is not running, in the role that the operator gave it."""
         node = self.nodes[name]
-        if node.machine is None:
+        self.members.read(name)
+        if node.machine is None and self.members.knows(name):
             node.start(master=name == self.appointed)
 
     def restart(self, name: str) -> None:
@@ -82,6 +87,7 @@ class Cluster:
     def move_master(self, name: str, *, tell_the_old: bool) -> None:
         """Make another node the master. The old one becomes a worker now, or goes on until somebody restarts it."""
         old, self.appointed = self.appointed, name
+        self.members.appoint(name)
         self.checker.moved = True
         self.world.log("operator", "MAKES", name, "master;", old, "is restarted" if tell_the_old else "goes on")
         if tell_the_old and self.nodes[old].machine is not None:
@@ -100,8 +106,11 @@ class Cluster:
 
     def repair(self, *, but: frozenset[str] = frozenset()) -> None:
         """What an operator does after the storm: every node runs in its role, with room on its disk; but some."""
+        self.calm = True
         self.network.heal()
         self.keys.finish()
+        if self.profile.changes_nodes:
+            self.members.include_all()
         for stream in list(self.network.streams.values()):
             if not self.profile.honest:
                 stream.lose("the nasty network is over")
@@ -112,7 +121,8 @@ class Cluster:
                 continue
             node.wake_up()
             deposed = isinstance(node.machine, Master) and node.machine.state is State.DEPOSED
-            if node.machine is None or deposed or node.is_master != (name == self.appointed):
+            stale = node.machine is not None and self.members.is_stale(name, node.machine.settings)
+            if node.machine is None or deposed or stale or node.is_master != (name == self.appointed):
                 self.restart(name)
 
     def tend(self) -> None:

@@ -153,7 +153,7 @@ class Disk:
         self._node.cutting = True
         self._checker.truncated(self._node, size)
         state = self._store.load()
-        return Truncated(state.tree, state.last_epoch)
+        return Truncated(state.tree, state.last_epoch, state.epoch_record)
 
     def _put_aside(self, size: int) -> None:
         self._platter.quarantine += self._store.read(size, max_bytes=1 << 62)
@@ -177,7 +177,7 @@ class Disk:
         self._queue = deque(write for write in self._queue if not isinstance(write, StoreBatch))
         self._begin()
         state = self._store.load()
-        self._node.happen(StoreFailed(*why, state.size, state.last_epoch, state.tree))
+        self._node.happen(StoreFailed(*why, state.size, state.last_epoch, state.epoch_record, state.tree))
 
     def failure_is_heard(self) -> None:
         self._failed = False

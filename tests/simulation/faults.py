@@ -22,6 +22,7 @@ class Storm:
         self._every(profile.pause_every_s, self._pause)
         self._every(profile.jump_every_s, self._jump)
         self._every(profile.rotate_every_s, cluster.keys.rotate)
+        self._every(profile.change_every_s, cluster.members.change)
         self._every(profile.move_every_s if profile.nodes > 1 else NEVER, self._move)
 
     def end(self) -> None:
@@ -84,7 +85,12 @@ class Storm:
         node.skew_ms = self._world.rng.randint(-10_000, 10_000)
 
     def _move(self) -> None:
-        others = [name for name in self._cluster.nodes if name != self._cluster.appointed]
+        members = self._cluster.members
+        others = [name for name in members.wanted if name != self._cluster.appointed]
+        if self._cluster.profile.changes_nodes:
+            others = [name for name in others if members.may_be_master(name)]
+        if not others:
+            return
         self._cluster.move_master(self._world.rng.choice(others), tell_the_old=self._world.chance(0.5))
         left = [node.name for node in self._cluster.running if node.is_master and node.name != self._cluster.appointed]
         for name in left:

@@ -20,6 +20,7 @@ from replicad.core.frames import Ack, Aligned, AppendBatch, Hello, MasterFrame, 
 from replicad.core.master import Master
 from replicad.core.progress import Phase
 from replicad.core.record import RESERVED_ID_PREFIX, parse_leaf
+from replicad.core.voters import parse_lists
 from replicad.errors import Applied, IdConflict, ServiceError, WriteConcernTimeout
 from replicad.wire.codec import decode_records
 from tests.simulation.history import Attempt, History, Message
@@ -55,10 +56,10 @@ class DurableLog:
 class Checker:
     """1. ``committed`` holds every batch that any node ever called committed, in order: nothing ever leaves it."""
 
-    def __init__(self, world: World, history: History, *, voters: int) -> None:
+    def __init__(self, world: World, history: History, *, voters: int, same_lists: bool) -> None:
+        """``same_lists``: all nodes have the same voters, ``voters`` of them, all the time."""
         self.world, self.history = world, history
-        self.commit_quorum = voters // 2 + 1
-        self.one_begins = 2 * (voters - self.commit_quorum + 1) > voters  # two fence quorums share a voter: V is odd
+        self.one_begins = same_lists and voters % 2 == 1  # two fence quorums share a voter
         self.logs: dict[str, DurableLog] = {}
         self.committed = DurableLog()
         self.committed_in: list[int] = []  # the epoch of the master that committed it, by batch
@@ -131,6 +132,16 @@ class Checker:
             self.fail(5, f"{node.name} showed commit size {log.shown_commit}, starts with {machine.log.commit_size}")
         log.commit_in_memory = machine.log.commit_size
 
+    def ends(self, node: Node) -> None:
+        """A process is about to end: what it knows of its last epoch's voters is what its disk says."""
+        log, durable = node.running.log, self.log_of(node)
+        if node.cutting or not log.stored_size == log.tip == durable.size:
+            return  # it has yet to hear of what is on the disk, or has not stored all
+        record = node.platter.store.load().epoch_record
+        said = (record.offset, parse_lists(record.payload)) if record else (-1, None)
+        if (log.epoch_offset, log.lists) != said:
+            self.fail(4, f"{node.name} knows of voters {log.epoch_offset, log.lists}, its disk says {said}")
+
     def stepped(self, node: Node) -> None:
         """After every step of a machine, before its effects."""
         log, machine = self.log_of(node), node.running
@@ -174,9 +185,9 @@ class Checker:
         committed, key = self.committed, _key(batch)
         if batch.first_offset != committed.size:
             self.fail(2, f"{node.name} calls {_name(batch)} committed, after a committed log of {committed.size}")
-        have = sum(key in log.ever for log in self.logs.values())
-        if have < self.commit_quorum:
-            self.fail(4, f"{node.name} calls {_name(batch)} committed, only {have} nodes ever had it on disk")
+        have, voters = self._voters_with(node, key)
+        if have < voters // 2 + 1:
+            self.fail(4, f"{node.name} calls {_name(batch)} committed, only {have} voters ever had it on disk")
         self.committed_in.append(node.running.epoch)
         committed.batches.append(batch)
         committed.starts.append(batch.first_offset)
@@ -191,6 +202,11 @@ class Checker:
                 fault = self.history.fault_of_record(content)
                 if fault:
                     self.fail(9, f"{message_id} is committed at {offset}: {fault}")
+
+    def _voters_with(self, node: Node, key: Key) -> tuple[int, int]:
+        """How many of the voters, as the node's process has them, ever had the batch on disk, and of how many."""
+        voters = node.running.settings.voter_list
+        return sum(key in self.logs[name].ever for name in voters if name in self.logs), len(voters)
 
     def _bounded(self, node: Node, master: Master) -> None:
         """Memory per worker is bounded, dead or alive (17)."""
@@ -333,10 +349,10 @@ class Checker:
         content, key = self._content(batch, offset), _key(batch)
         if content != message.content:
             self.fail(10, f"{node.name} answers that {message.content} stands at {offset}, where {content} does")
-        have = sum(key in other.ever for other in self.logs.values())
+        have, voters = self._voters_with(node, key)
         if have < nodes:
-            self.fail(3, f"{node.name} answers that offset {offset} is on {nodes} nodes, {have} ever had it")
-        if nodes >= self.commit_quorum and self.committed.at(offset) != batch:
+            self.fail(3, f"{node.name} answers that offset {offset} is on {nodes} voters, {have} ever had it")
+        if nodes >= voters // 2 + 1 and self.committed.at(offset) != batch:
             self.fail(4, f"{node.name} answers w={nodes} for offset {offset}, which is not committed")
         self._same_offset(node, message.id, offset, batch.epoch)
 

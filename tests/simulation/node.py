@@ -121,6 +121,7 @@ class Node:
         """The process is gone, with all that was not synced."""
         if self.machine is None or self.disk is None:
             return
+        self.checker.ends(self)
         self.world.log(self.name, "CRASHES")
         self.disk.crash()
         self.machine, self.disk = None, None

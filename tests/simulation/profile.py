@@ -45,6 +45,12 @@ class Profile:
     min_nodes: int
     unstored_batches: int
     rotate_every_s: float = NEVER  # a node's key is replaced
+    change_every_s: float = NEVER  # the list of nodes, or who of them has a vote
+    spare_nodes: int = 0  # machines that the first config does not have
+
+    @property
+    def changes_nodes(self) -> bool:
+        return self.change_every_s != NEVER
 
     @property
     def honest(self) -> bool:
@@ -56,7 +62,7 @@ def draw(rng: random.Random, *, nodes: int | None = None, weather: str = MIXED) 
     """A profile for a seed; of so many nodes, and in that weather, where it is asked for."""
     profile = _mixed(rng, nodes or rng.choice((1, 2, 3, 3, 3, 3, 3, 3, 3, 4, 5, 5)))
     if weather == MIXED:
-        weather = rng.choices((MIXED, *WEATHERS), weights=(70, 12, 12, 6, 0))[0]
+        weather = rng.choices((MIXED, *WEATHERS), weights=(70, 12, 12, 6, 0, 0))[0]
     return WEATHERS[weather](rng, profile) if weather in WEATHERS else profile
 
 
@@ -116,11 +122,30 @@ def _new_keys(rng: random.Random, profile: Profile) -> Profile:
     )
 
 
+def _new_nodes(rng: random.Random, profile: Profile) -> Profile:
+    """The list of nodes changes again and again, also before the last change has taken effect; masters come and go."""
+    return replace(
+        profile,
+        spare_nodes=rng.choice((0, 1, 2, 3)),
+        duration_s=rng.choice((1.5, 2.5)),
+        clients=1,
+        network_s=rng.choice((0.0005, 0.002)),
+        disk_s=rng.choice((0.001, 0.004)),
+        change_every_s=rng.choice((0.1, 0.2, 0.4)),
+        crash_every_s=rng.choice((0.15, 0.4, NEVER)),
+        stall_every_s=rng.choice((0.1, 0.3, NEVER)),
+        move_every_s=rng.choice((0.15, 0.4, NEVER)),
+        full_every_s=NEVER,
+        min_nodes=1,
+    )
+
+
 WEATHERS: dict[str, Callable[[random.Random, Profile], Profile]] = {
     "duel": _duel,
     "nasty": _nasty,
     "slow-disks": _slow_disks,
     "new-keys": _new_keys,
+    "new-nodes": _new_nodes,
 }
 
 

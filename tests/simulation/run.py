@@ -11,6 +11,7 @@ from random import Random
 
 from replicad.core.check import check_batch
 from replicad.core.tree import Tree
+from replicad.core.voters import commit_quorum
 from replicad.wire.codec import decode_records
 from tests.simulation.clients import LinearizableReader, Poster, Tail
 from tests.simulation.cluster import CLUSTER, Cluster
@@ -82,6 +83,8 @@ def _run(cluster: Cluster) -> None:
     storm = Storm(cluster)
     world.run(profile.duration_s)
     storm.end()
+    if profile.changes_nodes:  # nodes may be dead again once the lists before are replaced for good
+        _calm(cluster, posters, "all nodes in the config", dead=frozenset())
     minority = _minority(cluster)
     if minority:
         _calm(cluster, posters, "a minority dead", dead=minority)
@@ -90,9 +93,9 @@ def _run(cluster: Cluster) -> None:
 
 
 def _minority(cluster: Cluster) -> frozenset[str]:
-    """As many workers as may be dead while w <= W goes on; none in half of the runs."""
-    others = [name for name in cluster.nodes if name != cluster.appointed]
-    count = cluster.profile.nodes - cluster.checker.commit_quorum
+    """As many voters as may be dead while w <= W goes on; none in half of the runs."""
+    others = [name for name in cluster.members.voters if name != cluster.appointed]
+    count = (len(others) + 1) - commit_quorum(len(others) + 1)
     return frozenset(cluster.world.rng.sample(others, count)) if cluster.world.chance(0.5) else frozenset()
 
 
@@ -125,6 +128,8 @@ def _all_adds_up(cluster: Cluster) -> None:
             world.fail(f"{name}'s log is not the committed one in the end")
         if cluster.nodes[name].platter.store.read(0, max_bytes=1 << 62) != log.batches:
             world.fail(f"{name}'s store is not what was stored in it")
+    for node in cluster.running:
+        checker.ends(node)
     checker.check_answers()
     _audit(cluster)
 

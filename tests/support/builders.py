@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from hashlib import sha256
 
@@ -19,6 +20,7 @@ from replicad.core.seal import Part, Sealer
 from replicad.core.settings import Settings
 from replicad.core.start import StoreState
 from replicad.core.tree import Tree
+from replicad.core.voters import EpochLists
 from replicad.keys import Signer
 from replicad.wire.codec import encode_records
 
@@ -102,10 +104,13 @@ class LogBuilder:
         self.appends.append(append)
         return append
 
-    def add_epoch(self, epoch: int, *, node: str | None = None) -> Append:
-        """Begin a new epoch, with its first record, under ``node`` if it is named."""
+    def add_epoch(self, epoch: int, *, node: str | None = None, lists: EpochLists | None = None) -> Append:
+        """Begin a new epoch, with its first record, under ``node`` if it is named; as release 0.1 did without lists."""
         self.epoch, self.node = epoch, node or self.node
-        return self.add_messages(messages(f"replicad:epoch:{epoch}", payloads=[b""]), author=f"node:{self.node}")
+        payload = lists.encode() if lists else b""
+        self.add_messages(messages(f"replicad:epoch:{epoch}", payloads=[payload]), author=f"node:{self.node}")
+        self.appends[-1] = replace(self.appends[-1], lists=lists)
+        return self.appends[-1]
 
     def fork(self, node: str | None = None, *, epoch: int | None = None, seed: int = 1) -> LogBuilder:
         """Another log that has been the same up to now and goes its own way from here on."""
@@ -124,5 +129,12 @@ class LogBuilder:
 def empty_start() -> StoreState:
     """What a node with an empty data folder starts from."""
     return StoreState(
-        size=0, last_epoch=0, promised_epoch=0, promised_to="", greatest_id="", commit_size=0, tree=Tree()
+        size=0,
+        last_epoch=0,
+        promised_epoch=0,
+        promised_to="",
+        greatest_id="",
+        commit_size=0,
+        epoch_record=None,
+        tree=Tree(),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from replicad.core.effects import FrameArrived, Hangup, PeerDown, PeerUp, Reconfigured, Send
 from replicad.core.frames import MasterFrame, WorkerFrame
@@ -86,11 +86,21 @@ class ClusterStage:
             generation=self._generation + 1,
         )
 
+    def configure(self, *nodes: str, without_vote: Iterable[str] = ()) -> None:
+        """What every node's config says from its next restart on: who is a node, and who of them has no vote."""
+        lost = frozenset(without_vote)
+
+        def adjust(settings: Settings) -> Settings:
+            others = tuple(name for name in nodes if name != settings.node)
+            return replace(settings, workers=others, non_voters=lost)
+
+        self._adjust = adjust
+
     # --- streams -----------------------------------------------------------------------------------
 
     def connect(self, *workers: str) -> ClusterStage:
-        """A new stream from the master to each of these; for all of them where none is named."""
-        for worker in workers or tuple(self.workers):
+        """A new stream from the master to each of these; for all that its config has where none is named."""
+        for worker in workers or tuple(self.master.machine.workers):
             self._calls += 1
             stream = Stream(f"{self.master_name}#{self._calls}")
             old, self.streams[worker] = self.streams.get(worker), stream

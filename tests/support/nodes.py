@@ -146,7 +146,7 @@ async def same_records(logs: Mapping[str, RawLog]) -> list[Record]:
 def verified(cluster: DevCluster, node: DevNode) -> Report:
     """The report on a stopped node's data folder, which must be without fault."""
     config = load_config(node.config_file, env={})
-    keyring = keyring_of(config.nodes)
+    keyring = keyring_of(config)
     report = verify_folder(node.data_dir, cluster=config.cluster, keyring=keyring, decode_records=decode_records)
     assert report.ok, f"{node.name} of {cluster.layout.folder}: {report.fault}"
     return report

@@ -138,7 +138,8 @@ class Script:
         if isinstance(effect, Truncate):
             self.dropped.append((effect.size, self.store.load().size))
             tree = self.store.truncate(effect.size)
-            return Truncated(tree, self.store.load().last_epoch)
+            state = self.store.load()
+            return Truncated(tree, state.last_epoch, state.epoch_record)
         return self._read(effect)
 
     def _read(self, effect: Effect) -> Event:
@@ -164,7 +165,7 @@ class Script:
             reason = "duplicate"
         state = self.store.load()
         self.pending = deque(each for each in self.pending if not isinstance(each, StoreBatch))
-        return StoreFailed(reason, f"disk says {reason}", state.size, state.last_epoch, state.tree)
+        return StoreFailed(reason, f"disk says {reason}", state.size, state.last_epoch, state.epoch_record, state.tree)
 
     def _content(self, offset: int) -> Content:
         (batch,) = self.store.read(offset, max_bytes=1)

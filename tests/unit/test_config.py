@@ -337,7 +337,8 @@ def test_a_fault_is_told_alone_with_its_path_and_remedy(case: str) -> None:
 def test_two_nodes_of_one_name_or_key_are_told() -> None:
     mapping = with_node(1, name="node-1", public_key=vkey("node-1"))
     assert faults_of(mapping) == [
-        "nodes[1].name: is the same as nodes[0].name; give every node a name of its own",
+        "nodes[1].name: is the same as nodes[0].name; give every node a name of its own,"
+        " also beside those that have left",
         "nodes[1].public_key: is the same as nodes[0].public_key;"
         " make a key on every node: replicad-cli keys generate NODE",
     ]
@@ -373,6 +374,70 @@ def test_a_former_key_is_of_its_node_and_of_no_other_and_stands_once() -> None:
         "nodes[0].former_keys[0].public_key: is the key of 'node-2', not of node-1",
         "nodes[0].former_keys[1].public_key: is the same as nodes[0].public_key",
         "nodes[1].public_key: is the same as nodes[0].former_keys[0].public_key",
+    ]
+
+
+def former_node(name: str = "node-0", *, until: Any = 7, **changes: Any) -> dict[str, Any]:
+    return {"name": name, "keys": [{"public_key": vkey(name), "until": until}], **changes}
+
+
+def test_a_node_that_has_left_keeps_its_keys_each_with_its_end() -> None:
+    config = parse(sample(former_nodes=[former_node(), former_node("node-9", until=0)]), env={})
+    assert [(node.name, [(key.public_key, key.until) for key in node.keys]) for node in config.former_nodes] == [
+        ("node-0", [(vkey("node-0"), 7)]),
+        ("node-9", [(vkey("node-9"), 0)]),
+    ]
+    assert parse(sample(), env={}).former_nodes == ()
+
+
+def test_a_node_that_has_left_is_no_node_and_its_keys_are_its_own_and_have_an_end() -> None:
+    former = [
+        former_node("node-1"),
+        former_node(keys=[{"public_key": vkey("node-2"), "until": 1}, {"public_key": vkey("node-0")}]),
+        former_node("node-8", keys=[]),
+    ]
+    assert [fault.partition("; ")[0] for fault in faults_of(sample(former_nodes=former))] == [
+        "former_nodes[1].keys[1].until: is missing",
+        "former_nodes[2].keys: has 0 entries",
+        "former_nodes[1].keys[0].public_key: is the key of 'node-2', not of node-0",
+        "former_nodes[0].name: is the same as nodes[0].name",
+        "former_nodes[0].keys[0].public_key: is the same as nodes[0].public_key",
+        "former_nodes[1].keys[0].public_key: is the same as nodes[1].public_key",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("without_vote", "voters", "commit_quorum", "fence_quorum"), [([], 3, 2, 2), ([2], 2, 2, 1), ([1, 2], 1, 1, 1)]
+)
+def test_quorums_are_of_the_nodes_that_have_a_vote(
+    without_vote: list[int], voters: int, commit_quorum: int, fence_quorum: int
+) -> None:
+    mapping = sample()
+    for index in without_vote:
+        mapping["nodes"][index]["voter"] = False
+    config = parse(mapping, env={})
+    assert (config.voters, config.commit_quorum, config.fence_quorum) == (voters, commit_quorum, fence_quorum)
+
+
+def test_a_master_has_a_vote_and_one_node_at_least() -> None:
+    assert faults_of(with_node(0, voter=False)) == [
+        "nodes[0].voter: is false, and node-1 is the master; make a node with a vote the master, or give it one"
+    ]
+    worker = with_node(0, voter=False) | {"role": "worker"}
+    assert parse(worker, env={}).voters == 2
+    for node in worker["nodes"]:
+        node["voter"] = False
+    assert faults_of(worker) == [
+        "nodes[0].voter: is false, as every other node's; a log needs one node with a vote at least"
+    ]
+    assert faults_of(with_node(0, voter=0)) == ["nodes[0].voter: is 0; write true or false, without quotes"]
+
+
+def test_a_default_write_concern_counts_voters_alone() -> None:
+    mapping = with_node(2, voter=False) | {"write_concern": {"default": 3}}
+    assert faults_of(mapping) == [
+        "write_concern.default: is 3, but there are only 2 nodes with a vote;"
+        " write a number from 1 to 2, majority or all"
     ]
 
 

@@ -334,7 +334,7 @@ def is_section(key: KeyInfo) -> bool:
 
 def is_told_of_alone(path: tuple[str | int, ...]) -> bool:
     """Whether it is a key of a list's entries that a new cluster's config does not have."""
-    return "former_keys" in path
+    return "former_keys" in path or "former_nodes" in path or path[-1] == "voter"
 
 
 def test_the_example_shows_every_key_with_its_default(tmp_path: Path) -> None:

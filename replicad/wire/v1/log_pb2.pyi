@@ -60,13 +60,14 @@ class NodeKey(_message.Message):
     def __init__(self, key_id: _Optional[str] = ..., until: _Optional[int] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ["address", "detail", "health", "keys", "lag", "name", "role", "size"]
+    __slots__ = ["address", "detail", "health", "keys", "lag", "name", "no_vote", "role", "size"]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
     LAG_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    NO_VOTE_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     address: str
@@ -75,9 +76,10 @@ class NodeStatus(_message.Message):
     keys: _containers.RepeatedCompositeFieldContainer[NodeKey]
     lag: int
     name: str
+    no_vote: bool
     role: str
     size: int
-    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., health: _Optional[str] = ..., size: _Optional[int] = ..., lag: _Optional[int] = ..., detail: _Optional[str] = ..., keys: _Optional[_Iterable[_Union[NodeKey, _Mapping]]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., role: _Optional[str] = ..., health: _Optional[str] = ..., size: _Optional[int] = ..., lag: _Optional[int] = ..., detail: _Optional[str] = ..., keys: _Optional[_Iterable[_Union[NodeKey, _Mapping]]] = ..., no_vote: bool = ...) -> None: ...
 
 class OutcomeRequest(_message.Message):
     __slots__ = ["id"]

@@ -1,4 +1,4 @@
-"""What the core takes apart itself: leaves, headers, and a batch as every node checks it."""
+"""What the core takes apart itself: leaves, headers, lists of voters, and a batch as every node checks it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from replicad.core.record import (
     parse_leaf,
 )
 from replicad.core.tree import Tree
+from replicad.core.voters import MAX_STANDING, MAX_VOTERS, EpochLists, parse_lists, standing
 from replicad.errors import PeerError
 from replicad.wire.codec import decode_records
 from replicad.wire.frames import decode_batch, encode_batch
@@ -32,6 +33,15 @@ def headers(data: bytes) -> None:
     decoded = decode_headers(data)
     assert len(decoded) <= MAX_HEADERS
     assert encode_headers(decoded) == data
+
+
+def voters(data: bytes) -> None:
+    lists = parse_lists(data)
+    assert (lists.encode() if lists else b"") == data
+    if lists:
+        stand = standing(lists, committed=False, configured=lists.voters)
+        assert len(stand) == 1 + len(lists.prior) <= MAX_STANDING
+        assert all(1 <= len(each) <= MAX_VOTERS for each in stand)
 
 
 @cache
@@ -65,8 +75,14 @@ def _headers() -> Iterable[bytes]:
     yield encode_headers({"k" * 255: "v" * 300})
 
 
+def _voters() -> Iterable[bytes]:
+    yield EpochLists(("n1",)).encode()
+    yield EpochLists(("n1", "n4", "n5"), (("n1", "n2", "n3"), ("n6",))).encode()
+
+
 TARGETS = (
     Target("core.leaf", leaf, (ValueError,), ("core.record.parse_leaf",), _leaves, 700),
     Target("core.headers", headers, (ValueError,), ("core.record.decode_headers",), _headers),
+    Target("core.voters", voters, (ValueError,), ("core.voters.parse_lists",), _voters),
     Target("core.checked_batch", checked_batch, (PeerError,), (), lambda: [encode_batch(_genuine())]),
 )

@@ -116,6 +116,7 @@ def test_json_has_the_whole_root_and_numbers_as_numbers() -> None:
         "root": "0123456789abcdef" * 4,
         "rss_bytes": 60 << 20,
         "health": "HEALTHY",
+        "voter": True,
         "version": "1.2.3",
         "uptime_ms": 1000,
         "master": "n1",
@@ -124,6 +125,15 @@ def test_json_has_the_whole_root_and_numbers_as_numbers() -> None:
         "detail": "",
         "note": "",
     }
+
+
+def test_a_node_without_a_vote_is_shown_as_such() -> None:
+    master = account("n1", role="master")
+    nodes = tuple(node._replace(voter=node.name != "n3") for node in master.nodes)
+    rows = rows_of(whole(n1=master._replace(nodes=nodes)))
+    assert [row.note for row in rows] == ["", "", "has no vote"]
+    assert "n3: has no vote\n" in table_of(rows)
+    assert [json.loads(line)["voter"] for line in text_of(rows, json=True).splitlines()] == [True, True, False]
 
 
 def test_a_node_that_does_not_answer_is_shown_as_such_with_the_reason() -> None:

@@ -67,7 +67,8 @@ async def test_status_is_what_the_node_says(a: ScriptedServer) -> None:
                 lag=0,
                 detail="d",
                 keys=[log_pb2.NodeKey(key_id="aa"), log_pb2.NodeKey(key_id="bb", until=0)],
-            )
+            ),
+            log_pb2.NodeStatus(name="n2", address="h:2", role="worker", health="HEALTHY", no_vote=True),
         ],
         commit_quorum=2,
         detail="fine",
@@ -85,7 +86,10 @@ async def test_status_is_what_the_node_says(a: ScriptedServer) -> None:
     assert (status.epoch, status.size, status.commit_size, status.root) == (3, 10, 9, b"r" * 32)
     assert (status.master, status.master_address, status.uptime_ms, status.rss_bytes) == ("n1", "127.0.0.1:1", 5, 6)
     keys = (NodeKey("aa", None), NodeKey("bb", 0))
-    assert status.nodes == (NodeStatus("n1", "h:1", "master", "self", 10, 0, "d", keys),)
+    assert status.nodes == (
+        NodeStatus("n1", "h:1", "master", "self", 10, 0, "d", keys, voter=True),
+        NodeStatus("n2", "h:2", "worker", "HEALTHY", 0, 0, "", voter=False),
+    )
     assert (status.commit_quorum, status.detail, status.key_id) == (2, "fine", "aa")
 
 

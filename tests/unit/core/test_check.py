@@ -13,9 +13,10 @@ from replicad.core.check import check_batch, check_records
 from replicad.core.keyring import Keyring, NodeKey
 from replicad.core.record import LEAF_HEAD, Messages, Records, encode_headers
 from replicad.core.tree import Tree, leaf_hashes
+from replicad.core.voters import EpochLists
 from replicad.errors import PeerError
 from replicad.wire.codec import decode_records, encode_records
-from tests.support.builders import CLUSTER, LogBuilder, keyring, signer
+from tests.support.builders import CLUSTER, LogBuilder, keyring, messages, signer
 from tests.support.golden import GOLDEN_BATCH
 
 
@@ -367,3 +368,28 @@ def test_check_records_reads_the_salt_of_each_record_at_its_own_place() -> None:
     assert check_records(append.batch, records) == ["a", "b"]
     digests = [leaf[29:61] for leaf in records.leaves]
     assert digests == [sha256(records.salts[at : at + 16] + payload).digest() for at in (0, 16)]
+
+
+# --- an epoch's first record ------------------------------------------------------------------------------------
+
+
+def begun(payload: bytes, *, message_id: str = "replicad:epoch:2") -> Batch:
+    """The first batch of a log, of epoch 2, whose first record is this."""
+    log = LogBuilder("n1", epoch=2)
+    return log.add_messages(messages(message_id, payloads=[payload]), author="node:n1").batch
+
+
+def test_what_an_epochs_first_record_says_of_voters_comes_with_the_append() -> None:
+    lists = EpochLists(("n1", "n4"), (("n1", "n2", "n3"),))
+    assert check(begun(lists.encode()))[0].lists == lists
+    assert check(begun(b""))[0].lists is None, "a record of release 0.1 says nothing"
+
+
+@pytest.mark.parametrize("payload", [b"{}", b'{"voters":["n2","n1"]}', b'{"voters":["n1"]} ', b"x" * 100_000])
+def test_an_epochs_first_record_that_says_what_is_no_list_is_malformed(payload: bytes) -> None:
+    assert refusal(lambda: check(begun(payload))) == "malformed"
+
+
+def test_only_the_first_record_of_an_epoch_is_looked_at() -> None:
+    assert check(begun(b"{}", message_id="a message"))[0].lists is None
+    assert check(begun(b"{}"), last_epoch=2)[0].lists is None

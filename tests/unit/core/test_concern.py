@@ -34,7 +34,7 @@ def test_a_write_concern_names_a_number_of_nodes(text: str, voters: int, nodes: 
 
 @pytest.mark.parametrize("text", ["0", "4", "-1", "1.0", "", " 2", "ALL", "most", "٢", "²", "9" * 5000, "1e0", "+1"])
 def test_a_write_concern_that_is_not_to_be_had_is_refused_with_what_is(text: str) -> None:
-    with pytest.raises(BadRequest, match="this cluster has 3 nodes; use 1 to 3, majority or all") as caught:
+    with pytest.raises(BadRequest, match="this cluster has 3 voters; use 1 to 3, majority or all") as caught:
         resolve(text, voters=3)
     assert len(str(caught.value)) < 200
 

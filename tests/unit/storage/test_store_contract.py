@@ -12,7 +12,9 @@ import pytest
 from replicad.core.batch import Append, Batch
 from replicad.core.effects import Effect, FindIds, ReadContent, Submit
 from replicad.core.posts import Posts
+from replicad.core.start import EpochRecord
 from replicad.core.tree import EMPTY_ROOT, Tree, leaf_hashes
+from replicad.core.voters import EpochLists
 from replicad.errors import DuplicateIdError, InvariantError
 from replicad.runtime import read_contents
 from replicad.storage.interface import Store
@@ -73,6 +75,7 @@ def batches_of(appends: list[Append]) -> list[Batch]:
 
 def test_a_new_store_is_empty(store: Store) -> None:
     state = store.load()
+    assert state.epoch_record is None
     assert (state.size, state.last_epoch, state.commit_size) == (0, 0, 0)
     assert (state.promised_epoch, state.promised_to, state.greatest_id) == (0, "", "")
     assert state.tree.root() == EMPTY_ROOT == store.root_at(0)
@@ -395,6 +398,32 @@ def test_threads_read_while_one_writes_and_see_whole_batches_only(store: Store, 
             store.append([log.append(5)], commit_size=0)
         assert all(read.result() >= 3 for read in reads)
     assert store.load().tree.root() == log.tree.root()
+
+
+def test_the_first_record_of_the_last_epoch_is_known_with_what_it_says_also_after_a_truncation(opened: Opened) -> None:
+    log = LogBuilder("n1")
+    log.add_epoch(1)
+    log.add(300)
+    log.add_epoch(2, lists=EpochLists(("n1", "n2")))
+    log.add(2)
+    opened.store.append(log.appends, commit_size=0)
+    payload = b'{"voters":["n1","n2"]}'
+    assert opened.store.load().epoch_record == EpochRecord(301, payload)
+    opened.store.truncate(302)
+    assert opened.store.load().epoch_record == opened.restart().load().epoch_record == EpochRecord(301, payload)
+    opened.store.truncate(301)
+    assert opened.store.load().epoch_record == opened.restart().load().epoch_record == EpochRecord(0, b"")
+    opened.store.truncate(0)
+    assert opened.store.load().epoch_record is None
+
+
+def test_a_log_whose_last_epoch_has_no_first_record_says_so(store: Store) -> None:
+    log = LogBuilder("n1")
+    log.add_epoch(1)
+    log.epoch = 2
+    log.add(1)
+    store.append(log.appends, commit_size=0)
+    assert store.load().epoch_record is None
 
 
 # --- truncating -------------------------------------------------------------------------------------------------
