@@ -1,6 +1,6 @@
 """A lab whose hosts live on between commands, for Ansible's scenarios (ansible/molecule):
 
-    python -m tests.packaging.labctl create|destroy|boot|power-off FOLDER [HOST...]
+    python -m tests.packaging.labctl create|destroy|boot|power-off|reboot FOLDER [HOST...]
 
 create reads what to make from standard input, {"number": 20, "hosts": {NAME: {"address": ..., "release": ...}}}, and
 keeps it in FOLDER/lab.json for the other commands. Hosts boot from the roots that `make molecule` makes. Needs root,
@@ -13,10 +13,12 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from tests.packaging.lab import Failed, Lab
+from tests.packaging.lab import Host, Lab, unpacked
 
 ROOTS = Path(__file__).parents[2] / "build" / "roots"
 SPECIFICATION = "lab.json"
@@ -52,7 +54,7 @@ def create(folder: Path, specification: str) -> None:
     lab.make_key()
     lab.connect()
     for name, host in lab.hosts.items():
-        lab.lay_out(host, lab.base(root_of(releases[name])))
+        lab.lay_out(host, unpacked(root_of(releases[name])))
         host.start(lab.bridge)
     for host in lab.hosts.values():
         host.wait()
@@ -66,11 +68,23 @@ def destroy(folder: Path) -> None:
         shutil.rmtree(folder)  # it was broken off before it had any host
 
 
+def reboot(lab: Lab, host: Host) -> None:
+    host.shut_down()
+    host.boot(lab.bridge)
+
+
+DEEDS: dict[str, Callable[[Lab, Host], None]] = {
+    "boot": lambda lab, host: host.boot(lab.bridge),
+    "power-off": lambda _, host: host.die(),
+    "reboot": reboot,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="labctl", description="A lab of test hosts.")
-    parser.add_argument("command", choices=("create", "destroy", "boot", "power-off"))
+    parser.add_argument("command", choices=("create", "destroy", *DEEDS))
     parser.add_argument("folder", type=lambda text: Path(text).resolve(), help="where the lab is kept")
-    parser.add_argument("hosts", nargs="*", help="for boot and power-off: which")
+    parser.add_argument("hosts", nargs="*", help="for the other commands: which")
     given = parser.parse_args()
     if os.geteuid() != 0:
         raise SystemExit("test hosts are machines of systemd-nspawn, which only root may start")
@@ -82,13 +96,14 @@ def main() -> None:
     if found is None:
         raise SystemExit(f"no lab in {given.folder}: run molecule create")
     for name in given.hosts:
-        host = found[0].hosts[name]
-        host.boot(found[0].bridge) if given.command == "boot" else host.die()
+        DEEDS[given.command](found[0], found[0].hosts[name])
     return None
 
 
 if __name__ == "__main__":
     try:
         main()
-    except (Failed, AssertionError) as exc:
+    except AssertionError as exc:
         raise SystemExit(str(exc)) from exc
+    except subprocess.CalledProcessError as exc:
+        raise SystemExit(f"{exc}\n{exc.stderr}") from exc
