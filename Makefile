@@ -22,12 +22,10 @@ PYTEST := -m pytest -n auto
 READY := $(VENV)/.ready
 DEBIAN_READY := $(DEBIAN_VENV)/.ready
 ANSIBLE_READY := $(ANSIBLE_VENV)/.ready
-# What boots the hosts of the Molecule scenarios, by names of Debian's packages.
-MOLECULE_TOOLS := mmdebstrap systemd-container iptables iproute2 openssh-client procps
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run fuzz audit test check format format-check lint types proto man check-proto test-debian deb test-package molecule lint-ansible bench sim lock clean
+.PHONY: help run fuzz audit test check format format-check lint types proto man check-proto test-debian deb test-package molecule test-molecule lint-ansible bench sim lock clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,13 +85,16 @@ test-package: $(READY) deb  ## run the packages on hosts of Debian 12 and 13 wit
 	packaging/make-test-images.sh host $(RELEASES)
 	$(PY) -m pytest -n 2 -m packaging tests/packaging $(ARGS)
 
-molecule: $(ANSIBLE_READY)  ## set up all that `molecule test` in ansible/ needs
-	@scripts/apt_install.sh $(MOLECULE_TOOLS)
+molecule: $(READY) $(ANSIBLE_READY) deb  ## set up all that `molecule test` in ansible/ needs; as root
+	@packaging/make-test-images.sh ansible $(RELEASES)
 	@echo "ready:  . $(ANSIBLE_VENV)/bin/activate && cd ansible && molecule test --all"
+
+test-molecule: molecule  ## run Molecule's scenarios, two side by side (ARGS="default rotation": those); needs root
+	PATH="$(abspath $(ANSIBLE_VENV))/bin:$$PATH" scripts/test_molecule.sh $(ARGS)
 
 # ansible-lint calls the other programs of its environment by name. --offline: nothing comes from Galaxy.
 lint-ansible: $(ANSIBLE_READY)  ## look over ansible/: yamllint, and ansible-lint's production profile
-	cd ansible && PATH="$(abspath $(ANSIBLE_VENV))/bin:$$PATH" yamllint --strict .
+	cd ansible && PATH="$(abspath $(ANSIBLE_VENV))/bin:$$PATH" yamllint --strict . ../.config
 	cd ansible && PATH="$(abspath $(ANSIBLE_VENV))/bin:$$PATH" ansible-lint --offline
 
 bench: $(READY)  ## measure the five workloads on a cluster of three

@@ -27,7 +27,7 @@ keep_root() {
     if [ ! -e "$tar" ]; then
         debian_tools
         mkdir -p "$roots"
-        rm -f "$roots/$name-$release-"*.tar
+        rm -rf "$roots/$name-$release-"* # the folders that such were unpacked to as well
         mirror=$(debian_mirror)
         echo "making a root of Debian $release ($name)" >&2
         mmdebstrap --quiet --format=tar "$@" "$release" "$tar.new" ${mirror:+"$mirror"} >&2

@@ -9,6 +9,7 @@ runs on a host, and needs nothing but Python's own library.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shlex
 import shutil
@@ -77,6 +78,21 @@ def processes(*words: str) -> list[int]:
             if set(words) <= set(path.read_text(errors="replace").split("\0")):
                 found.append(int(path.parent.name))
     return found
+
+
+def unpacked(tar: Path) -> Path:
+    """The folder with what is in the tar file of a root, beside it; unpacked once, for all labs there will be."""
+    folder, new = tar.with_suffix(""), tar.with_suffix(".new")
+    with (tar.parent / "unpacking").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.is_dir():
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir()
+            command = ["tar", "--extract", "--numeric-owner", f"--file={tar}", f"--directory={new}"]
+            # It has the lock as well: were this process killed, it would still be at work.
+            subprocess.run(command, check=True, pass_fds=[lock.fileno()])
+            new.rename(folder)
+    return folder
 
 
 class Failed(AssertionError):
@@ -222,20 +238,13 @@ class Lab:
         self.hosts[name] = Host(name, machine, address, self.folder / name, ssh_options(self.folder / "id"))
         return self.hosts[name]
 
-    def base(self, tar: Path) -> Path:
-        """The folder with what is in a tar file of a root."""
-        folder = self.folder / "bases" / tar.stem
-        if not folder.is_dir():
-            folder.mkdir(parents=True)
-            run("tar", "--extract", "--numeric-owner", f"--file={tar}", f"--directory={folder}")
-        return folder
-
     def lay_out(self, host: Host, base: Path, *, on: Host | None = None) -> Host:
         """Make what the host boots from; ``on`` another host that is dead: with all that it has, but as itself."""
         for part in ("upper", "work", "root"):
             (host.folder / part).mkdir(parents=True)
         lower = f"{on.upper}:{base}" if on else str(base)
-        options = f"lowerdir={lower},upperdir={host.upper},workdir={host.folder / 'work'}"
+        # volatile: what a host syncs need not reach the disk, since the kernel outlives every host.
+        options = f"volatile,lowerdir={lower},upperdir={host.upper},workdir={host.folder / 'work'}"
         run("mount", "-t", "overlay", "overlay", "-o", options, str(host.root))
         self._make_its_own(host)
         return host
@@ -324,7 +333,7 @@ class ReleaseLab(Lab):
 
     def boot(self, name: str, *, on: Host | None = None) -> Host:
         """Lay a host out and start it."""
-        host = self.lay_out(self.add(name), self.base(self.tar), on=on)
+        host = self.lay_out(self.add(name), unpacked(self.tar), on=on)
         host.boot(self.bridge)
         return host
 

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.packaging.lab import Host, Lab
+from tests.packaging.lab import Host, Lab, unpacked
 
 ROOTS = Path(__file__).parents[2] / "build" / "roots"
 SPECIFICATION = "lab.json"
@@ -54,7 +54,7 @@ def create(folder: Path, specification: str) -> None:
     lab.make_key()
     lab.connect()
     for name, host in lab.hosts.items():
-        lab.lay_out(host, lab.base(root_of(releases[name])))
+        lab.lay_out(host, unpacked(root_of(releases[name])))
         host.start(lab.bridge)
     for host in lab.hosts.values():
         host.wait()

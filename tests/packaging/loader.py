@@ -3,9 +3,9 @@
     python -m tests.packaging.loader post --addresses A,B,C --ca FILE --token-file FILE --folder FOLDER
     python -m tests.packaging.loader check --addresses A,B,C --ca FILE --token-file FILE --folder FOLDER
 
-post goes on until there is FOLDER/enough, or until SECONDS are over. It leaves retries to the library and takes a post
-that failed for a fault. FOLDER/acknowledged has a line for each answer: id, offset, and when, in seconds. Needs
-replicad's own Python environment. Must not know where the nodes run, nor what is done to them.
+post goes on until there is FOLDER/enough, FOLDER is gone, or SECONDS are over. It leaves retries to the library and
+takes a post that failed for a fault. FOLDER/acknowledged has a line for each answer: id, offset, and when, in seconds.
+Needs replicad's own Python environment. Must not know where the nodes run, nor what is done to them.
 """
 
 from __future__ import annotations
@@ -51,16 +51,20 @@ class Failed(Exception):
     """What was acknowledged is not what is in the logs."""
 
 
+def is_enough(folder: Path) -> bool:
+    """Whether the posts are to end."""
+    return not folder.exists() or (folder / "enough").exists()
+
+
 async def post(fleet: Fleet, folder: Path, *, run: str, write_concern: str, seconds: float) -> int:
     """Post until it is enough; how many were answered. A post that failed ends it, with the library's error."""
-    enough = folder / "enough"
     deadline = time.monotonic() + seconds
     count = 0
 
     async def lane(client: AsyncClient, number: int) -> None:
         nonlocal count
         turn = 0
-        while not enough.exists() and time.monotonic() < deadline:
+        while not is_enough(folder) and time.monotonic() < deadline:
             id = f"{run}-{number}-{turn}"
             posted = await client.post(f"message {id}", id=id, write_concern=write_concern)
             answers.write(f"{id} {posted.offset} {time.time():.3f}\n")
