@@ -94,9 +94,8 @@ def unit(module):
 
 def unpacked(packages):
     """When the last of the packages' files were unpacked, in whole seconds."""
-    return max(
-        (int(os.stat(LIST.format(name)).st_mtime) for name in packages if os.path.exists(LIST.format(name))), default=0
-    )
+    lists = [LISTS / f"{name}.list" for name in packages]
+    return max((int(path.stat().st_mtime) for path in lists if path.exists()), default=0)
 
 
 def main():
