@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def votes(rows, since=0):
-    """Of all nodes' rows: ``quorum``, the names of ``voters``, which of them are ``good``, a text on the others, ``bad``,
+    """Of all nodes' rows: ``quorum``, the names of ``voters``, which are ``good``, a text on the others, ``bad``,
     and whether the master is good, ``led``.
 
     A node is good when it answers, the master finds it healthy, and it has all that the log had at size ``since``. The
