@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-PLUGIN = Path(__file__).parents[3] / "ansible/roles/replicad/filter_plugins/replicad_votes.py"
+PLUGIN = Path(__file__).parents[2] / "ansible/roles/replicad/filter_plugins/replicad_votes.py"
 FILTERS = runpy.run_path(str(PLUGIN))["FilterModule"]().filters()
 votes, can_spare, can_begin = (FILTERS[f"replicad_{name}"] for name in ("votes", "can_spare", "can_begin"))
 
