@@ -27,7 +27,7 @@ There, start the node with an empty data folder and, in every config, `voter: fa
     epilog=epilog(
         """\
 Json: data_dir, cluster, node, size, commit_size, last_epoch, root.
-Exit code 10: the backup does not prove; 3: it is none of this cluster, or the
+Exit code 10: the backup does not prove; 3: it is of another cluster, or the
   data folder is in use or not empty.""",
         """\
 Examples:
