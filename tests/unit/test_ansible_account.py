@@ -95,7 +95,7 @@ def test_a_node_without_a_vote_is_marked_and_no_fault() -> None:
     assert account["lines"][3].endswith("has no vote")
 
 
-def test_a_host_whose_node_the_cluster_does_not_know_is_sent_to_add_worker() -> None:
+def test_a_host_whose_node_the_cluster_does_not_know_is_told_of() -> None:
     hosts = {name: {"unit": "active"} for name in NAMES}
     account = ACCOUNT(PEERS, hosts, [row("log-1"), row("log-2")], NOW_MS, renew_days=30, disk_free_percent=10)
-    assert account["faults"] == ["log-3: no node of the cluster knows it; see add-worker.yml"]
+    assert account["faults"] == ["log-3: no node of the cluster knows it; see docs/semantics.md, Changing the nodes"]

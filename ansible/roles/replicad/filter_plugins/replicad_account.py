@@ -66,7 +66,7 @@ def _host_faults(host, disk_free_percent):
 
 def _node_faults(peer, row, now_ms, renew_days):
     if not row:
-        yield "no node of the cluster knows it; see add-worker.yml"
+        yield "no node of the cluster knows it; see docs/semantics.md, Changing the nodes"
     elif not row["reachable"]:
         yield f"it does not answer at {peer['address']}: {row.get('error') or 'no reason known'}"
     elif row["health"] != "HEALTHY":
