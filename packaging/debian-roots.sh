@@ -36,12 +36,12 @@ keep_root() {
     echo "$tar"
 }
 
-# build_root RELEASE: a root with all that builds and checks the packages.
+# build_root RELEASE [DEBIAN [NAME]]: a root with all that builds and checks the packages of the folder DEBIAN.
 build_root() {
-    local control=packaging/debian/control
-    keep_root "$1" build "$(cat $control)" --variant=buildd --include=lintian \
-        --customize-hook='mkdir "$1/tmp/replicad"' \
-        --customize-hook="copy-in $PWD/packaging/debian /tmp/replicad" \
+    local debian=${2:-$PWD/packaging/debian}
+    keep_root "$1" "${3:-build}" "$(cat "$debian/control")" --variant=buildd --include=lintian \
+        --customize-hook='mkdir -p "$1/tmp/replicad/debian"' \
+        --customize-hook="sync-in $debian /tmp/replicad/debian" \
         --customize-hook='chroot "$1" apt-get build-dep --yes --quiet --no-install-recommends /tmp/replicad' \
         --customize-hook='rm -r "$1/tmp/replicad"' \
         --customize-hook='chroot "$1" useradd builder'

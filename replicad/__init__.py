@@ -1,3 +1,3 @@
 """replicad: a durable, ordered, signed message log, replicated from one master to its workers."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -33,6 +33,7 @@ Exit code 10: it does not prove; 3: there is no folder that can be verified.""",
 Examples:
   replicad-cli verify --config /etc/replicad.yaml
   replicad-cli verify ./copy-of-data --config /etc/replicad.yaml
+  replicad-cli verify prod-node-2-20261125T031500Z.backup --config node.yaml
   replicad-cli verify ./data --cluster prod --key node-1+5d8a...+AZ... --key node-2+...
   replicad-cli verify ./data --cluster prod --key node-1+5d8a... --key node-1+0c41...@120455""",
     ),
@@ -65,8 +66,8 @@ def command(
 ) -> None:
     """Prove the whole log in DATA_DIR: every record, root and signature, from the first on.
 
-    Works offline, with public keys alone, on a stopped node's folder or a copy of one, and changes nothing there. What
-    does not prove is named by its first bad offset.
+    Works offline, with public keys alone, on a stopped node's folder, a copy of one or a backup's file, and changes
+    nothing there. What does not prove is named by its first bad offset.
     """
     output = Output(session)
     folder, name, keyring = _what(data_dir, config_file, key_lines, cluster)

@@ -73,19 +73,20 @@ def verify_folder(
     keyring: Keyring,
     decode_records: Callable[[bytes], Records],
 ) -> Report:
-    """Verify every record, root and signature in a folder of ``cluster``, and what is derived from them.
+    """Verify every record, root and signature in a folder of ``cluster``, or in a backup's file, and what is derived
+    from them.
 
     Works on a node's own folder while it is stopped, however it stopped, and on a copy of one; holds a few batches in
     memory. What is not proven is reported, not raised. Raises DataFolderError: there is no log to verify, a daemon has
     it open, it is of another cluster or schema, or it cannot be opened as it is (with the remedy); DamagedError: it is
     no database at all.
     """
-    path = schema.database_path(data_dir)
+    path = data_dir if data_dir.is_file() else schema.database_path(data_dir)
     if not path.is_file():
         raise DataFolderError(
-            f"{data_dir} holds no log ({schema.DATABASE_NAME}): name a node's data_dir, or a copy of one"
+            f"{data_dir} holds no log ({schema.DATABASE_NAME}): name a node's data_dir, a copy of one, or a backup"
         )
-    lock = FolderLock(data_dir, shared=True)
+    lock = None if path == data_dir else FolderLock(data_dir, shared=True)
     try:
         with _opened(path) as connection:
             audit = _Audit(connection, path, cluster, keyring, decode_records)
@@ -99,7 +100,8 @@ def verify_folder(
                 fault = Fault(audit.tree.size, str(exc))
             return audit.report(fault)
     finally:
-        lock.release()
+        if lock is not None:
+            lock.release()
 
 
 @contextmanager

@@ -55,7 +55,7 @@ def test_every_command_has_examples_and_the_options_that_all_have(
     assert "Examples:" in text
     assert f"    replicad-cli {name}" in text
     assert "--output [text|json]" in text
-    offline = name.split(maxsplit=1)[0] in ("verify", "keys", "tokens", "pki", "completion")
+    offline = name.split(maxsplit=1)[0] in ("verify", "backup", "restore", "keys", "tokens", "pki", "completion")
     assert ("--address HOST:PORT" in text) is not offline
 
 
