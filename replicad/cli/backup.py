@@ -52,7 +52,7 @@ def command(session: Session, *, config_file: Path, out: Path) -> None:
 
     Run on the node's host, as root or as the daemon's user. Every record is proven on its way; the file is there when
     it is whole and on disk, and is the runner's alone (mode 0600). It holds the log as far as this node has it: back up
-    the node that lags least. DATA/quarantine, keys and config are not in it. `replicad-cli restore` takes it.
+    the node that lags least. DATA/quarantine, keys and config are not in it. It is for replicad-cli restore.
     """
     from replicad.storage.backup import back_up  # noqa: PLC0415 - --help must not wait for it
     from replicad.wire.codec import decode_records  # noqa: PLC0415
