@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import runpy
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -113,3 +114,59 @@ def test_every_variable_of_the_role_has_a_default_and_is_documented() -> None:
         assert option["description"]
         if "default" in option:
             assert option["default"] == defaults[name], name
+
+
+def test_a_node_that_comes_or_goes_has_no_vote_whatever_the_inventory_says(tmp_path: Path) -> None:
+    know(tmp_path, "log-2", public_key="log-2+1+A", stage="joining")
+    know(tmp_path, "log-3", public_key="log-3+1+A", stage="leaving", left_at=5)
+    found = peers(tmp_path, log_2={"replicad_voter": True})
+    assert [each.get("voter") for each in filters.entries(found)] == [None, False, False]
+    assert [each["stage"] for each in found] == ["", "joining", "leaving"]
+
+
+def test_who_has_left_is_no_peer_and_is_believed_up_to_then(tmp_path: Path) -> None:
+    know(tmp_path, "log-2", public_key="log-2+1+A", former_keys=[])
+    former = [{"public_key": "log-3+1+A", "until": 7}]
+    know(tmp_path, "log-3", public_key="log-3+2+B", former_keys=former, stage="left", left_at=90)
+    assert [each["name"] for each in peers(tmp_path)] == ["log-1", "log-2"]
+    keys = [{"public_key": "log-3+2+B", "until": 90}, *former]
+    assert filters.left_nodes(tmp_path) == [{"name": "log-3", "keys": keys}]
+
+
+def test_who_comes_back_with_another_key_is_believed_with_the_old_one_until_it_left() -> None:
+    left = {"public_key": "log-3+1+A", "former_keys": [], "stage": "left", "left_at": 90}
+    back = filters.joining(left, "log-3+2+B")
+    assert back["former_keys"] == [{"public_key": "log-3+1+A", "until": 90}]
+    assert (back["public_key"], back["stage"]) == ("log-3+2+B", "joining")
+    assert filters.joining(left, "log-3+1+A")["former_keys"] == []
+    # One that broke off, was never a node, and lost its disk has signed nothing.
+    begun = {"public_key": "log-3+1+A", "former_keys": [], "stage": "joining"}
+    assert filters.joining(begun, "log-3+2+B")["former_keys"] == []
+
+
+def test_what_a_rotation_tells_is_kept_until_the_old_key_is_retired() -> None:
+    known = {"public_key": "log-3+1+A", "former_keys": [], "rotating": True}
+    begun = filters.rotated(
+        known, {"public_key": "log-3+2+B", "former_keys": [{"public_key": "log-3+1+A", "until": None}]}
+    )
+    assert begun == {"public_key": "log-3+2+B", "former_keys": [{"public_key": "log-3+1+A"}], "rotating": True}
+    ended = {"public_key": "log-3+2+B", "former_keys": [{"public_key": "log-3+1+A", "until": 0}]}
+    assert filters.rotated(begun, ended, is_over=True) == ended
+
+
+@pytest.mark.parametrize(
+    ("key", "next_key", "next_certificate", "possible"),
+    [
+        (None, None, None, []),
+        ("old", None, None, ["trust"]),
+        ("old", "new", None, ["trust"]),
+        ("old", "new", "c", ["trust", "issue"]),
+        ("new", "new", "c", ["issue", "drop"]),
+    ],
+)
+def test_a_new_ca_is_trusted_before_it_issues_and_issues_before_the_old_one_is_dropped(
+    key: str | None, next_key: str | None, next_certificate: str | None, possible: list[str]
+) -> None:
+    stage = runpy.run_path(str(ROLE.parent / "replicad_pki/filter_plugins/replicad_pki.py"))["stage"]
+    stats = [{"exists": file is not None, "checksum": file} for file in (key, next_key, next_certificate)]
+    assert stage(stats)["possible"] == possible

@@ -10,7 +10,9 @@ import pytest
 
 PLUGIN = Path(__file__).parents[2] / "ansible/roles/replicad/filter_plugins/replicad_votes.py"
 FILTERS = runpy.run_path(str(PLUGIN))["FilterModule"]().filters()
-votes, can_spare, can_begin = (FILTERS[f"replicad_{name}"] for name in ("votes", "can_spare", "can_begin"))
+votes, can_spare, can_begin, can_leave = (
+    FILTERS[f"replicad_{name}"] for name in ("votes", "can_spare", "can_begin", "can_leave")
+)
 
 MASTER = "log-1"
 
@@ -82,3 +84,33 @@ def test_what_is_down_and_has_its_turn_is_expected_back() -> None:
     assert can_begin(fleet(3, "log-2"), ["log-1", "log-2", "log-3"], MASTER)
     assert can_begin(fleet(3, MASTER), [MASTER], MASTER)
     assert not can_begin(fleet(3, MASTER), ["log-2", MASTER], MASTER)
+
+
+@pytest.mark.parametrize(
+    ("count", "down", "leaves", "possible"),
+    [
+        (3, (), "log-3", True),
+        (3, ("log-3",), "log-3", True),
+        (3, ("log-2",), "log-3", False),  # one of two voters is no majority
+        (2, (), "log-2", True),
+        (2, ("log-2",), "log-2", False),  # the old list has no majority without it
+        (4, ("log-4",), "log-4", True),
+        (4, ("log-3", "log-4"), "log-4", False),
+        (3, (MASTER,), "log-3", False),
+    ],
+)
+def test_a_node_leaves_where_both_lists_have_their_majority(
+    count: int, down: tuple[str, ...], leaves: str, possible: bool
+) -> None:
+    assert can_leave(fleet(count, *down), leaves) is possible
+
+
+def test_where_posts_may_wait_a_node_is_spared_while_all_are_well() -> None:
+    assert can_spare(fleet(2), "log-2", False, True)
+    assert not can_spare(fleet(2, log_1={"health": "SUSPECTED"}), "log-2", False, True)
+    assert not can_spare(fleet(3, "log-3"), "log-2", False, True)
+
+
+def test_an_address_that_no_node_knows_is_no_voter() -> None:
+    counted = votes([row("log-1"), row("log-2"), row("?", reachable=False)])
+    assert (counted["voters"], counted["bad"]) == (["log-1", "log-2"], "all are well")

@@ -13,17 +13,18 @@ EXAMPLE = "+PUT-THE-LINE-OF-"  # in packaging/examples
 
 
 def peers(groups, hostvars, fleet_dir, excluded=()):
-    """A dict a node, the master first: host, name, role, address, mutual_address, voter, public_key, former_keys.
+    """A dict a node, the master first: host, name, role, addresses, voter, its keys, stage, rotating.
 
-    ``public_key`` is "" while the fleet's folder does not know it. Hosts that are down or left out by --limit are here,
-    too: every config needs them.
+    ``public_key`` is "" while the fleet's folder does not know it. ``stage`` is that of a node that comes or goes,
+    "joining" or "leaving", and has no vote meanwhile; who has left is no peer. ``rotating``: its signing key is being
+    replaced. Hosts that are down or left out by --limit are here, too: every config needs them.
     """
     found = []
     for role, group in (("master", "master"), ("worker", "workers")):
         for host in groups.get(group, ()):
             if host not in excluded:
                 found.append(_peer(host, role, hostvars[host], Path(fleet_dir)))
-    return found
+    return [peer for peer in found if peer["stage"] != "left"]
 
 
 def _peer(host, role, variables, fleet_dir):
@@ -36,9 +37,11 @@ def _peer(host, role, variables, fleet_dir):
         "role": role,
         "address": f"{address}:{variables.get('replicad_port', PORT)}",
         "mutual_address": f"{address}:{variables.get('replicad_mutual_port', MUTUAL_PORT)}",
-        "voter": _is_true(variables.get("replicad_voter", True)),
+        "voter": _is_true(variables.get("replicad_voter", True)) and not known.get("stage"),
         "public_key": known.get("public_key", ""),
         "former_keys": known.get("former_keys", []),
+        "stage": known.get("stage", ""),
+        "rotating": known.get("rotating", False),
     }
 
 
@@ -46,6 +49,35 @@ def fleet_node(fleet_dir, name):
     """What the fleet's folder knows of a node: public_key, former_keys; nothing of one that it does not know."""
     path = Path(fleet_dir) / "nodes" / f"{name}.yml"
     return (yaml.safe_load(path.read_text(encoding="utf-8")) or {}) if path.exists() else {}
+
+
+def left_nodes(fleet_dir):
+    """Those that have left the fleet, as the config's section ``former_nodes`` has them."""
+    found = []
+    for path in sorted((Path(fleet_dir) / "nodes").glob("*.yml")):
+        known = fleet_node(fleet_dir, path.stem)
+        if known.get("stage") == "left":
+            last = {"public_key": known["public_key"], "until": known["left_at"]}
+            found.append({"name": path.stem, "keys": [last, *known.get("former_keys", [])]})
+    return found
+
+
+def rotated(known, told, is_over=False):
+    """What is kept of a node whose signing key is being replaced, by what a step of `keys rotate` told."""
+    former = [{key: value for key, value in each.items() if value is not None} for each in told["former_keys"]]
+    kept = {**known, "public_key": told["public_key"], "former_keys": former, "rotating": not is_over}
+    return kept if kept["rotating"] else {key: value for key, value in kept.items() if key != "rotating"}
+
+
+def joining(known, public_key):
+    """What is kept of a node that joins with that key, whatever is known of it from before.
+
+    Who left, and comes back with another key, has signed with the old one until then.
+    """
+    former = known.get("former_keys", [])
+    if "left_at" in known and known["public_key"] != public_key:
+        former = [{"public_key": known["public_key"], "until": known["left_at"]}, *former]
+    return {"public_key": public_key, "former_keys": former, "stage": "joining"}
 
 
 def node_names(text):
@@ -105,6 +137,9 @@ class FilterModule:
             "replicad_entries": entries,
             "replicad_node_names": node_names,
             "replicad_fleet_node": fleet_node,
+            "replicad_left_nodes": left_nodes,
+            "replicad_joining": joining,
+            "replicad_rotated": rotated,
             "replicad_bracketed": bracketed,
             "replicad_debs": debs,
             "replicad_alternative_names": alternative_names,

@@ -10,7 +10,8 @@ def votes(rows, since=0):
     A node is good when it answers, the master finds it healthy, and it has all that the log had at size ``since``. The
     lag that the master sees is no measure: under load it is hardly ever 0.
     """
-    voting = [row for row in rows if row.get("voter") is not False]  # a release that does not tell has no others
+    # A release that does not tell has voters alone; "?" is an address that no node which answers knows.
+    voting = [row for row in rows if row.get("voter") is not False and row["node"] != "?"]
     good = [row["node"] for row in voting if _is_good(row, since)]
     return {
         "quorum": len(voting) // 2 + 1,
@@ -21,16 +22,26 @@ def votes(rows, since=0):
     }
 
 
-def can_spare(counted, node, is_master):
+def can_spare(counted, node, is_master, anyway=False):
     """Whether a quorum is left while ``node`` restarts, or, with a master, is there for it when it comes back.
 
-    What is down, or has no vote, is no loss; but while the master is away its workers must stay.
+    What is down, or has no vote, is no loss; but while the master is away its workers must stay. Where posts may wait,
+    ``anyway``, it is enough that all are well.
     """
+    if anyway and counted["led"] and set(counted["good"]) == set(counted["voters"]):
+        return True
     if is_master:
         return node not in counted["good"] or len(counted["good"]) >= counted["quorum"]
     if not counted["led"]:
         return False
     return node not in counted["good"] or len(counted["good"]) - 1 >= counted["quorum"]
+
+
+def can_leave(counted, node):
+    """Whether a quorum is there of the voters as they are, and one of them without ``node``."""
+    voters = [name for name in counted["voters"] if name != node]
+    good = [name for name in counted["good"] if name != node]
+    return counted["led"] and len(counted["good"]) >= counted["quorum"] and len(good) >= len(voters) // 2 + 1
 
 
 def can_begin(counted, turns, master):
@@ -63,4 +74,9 @@ class FilterModule:
     """What Ansible loads."""
 
     def filters(self):
-        return {"replicad_votes": votes, "replicad_can_spare": can_spare, "replicad_can_begin": can_begin}
+        return {
+            "replicad_votes": votes,
+            "replicad_can_spare": can_spare,
+            "replicad_can_begin": can_begin,
+            "replicad_can_leave": can_leave,
+        }
