@@ -170,3 +170,11 @@ def test_a_new_ca_is_trusted_before_it_issues_and_issues_before_the_old_one_is_d
     stage = runpy.run_path(str(ROLE.parent / "replicad_pki/filter_plugins/replicad_pki.py"))["stage"]
     stats = [{"exists": file is not None, "checksum": file} for file in (key, next_key, next_certificate)]
     assert stage(stats)["possible"] == possible
+
+
+def test_who_lost_its_key_is_believed_with_the_old_one_as_far_as_the_backup_goes() -> None:
+    known = {"public_key": "log-3+2+B", "former_keys": [{"public_key": "log-3+1+A", "until": 7}]}
+    lost = filters.rekeyed(known, "log-3+3+C")
+    assert lost["former_keys"] == [{"public_key": "log-3+2+B"}, {"public_key": "log-3+1+A", "until": 7}]
+    assert [each["until"] for each in filters.closed(lost, 90)["former_keys"]] == [90, 7]
+    assert lost["public_key"] == "log-3+3+C"

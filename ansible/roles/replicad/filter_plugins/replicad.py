@@ -69,15 +69,25 @@ def rotated(known, told, is_over=False):
     return kept if kept["rotating"] else {key: value for key, value in kept.items() if key != "rotating"}
 
 
+def rekeyed(known, public_key):
+    """What is kept of a node that lost its key and has another; up to where the old one counts, ``closed`` says."""
+    former = [{"public_key": known["public_key"]}, *known.get("former_keys", [])]
+    return {**known, "public_key": public_key, "former_keys": former}
+
+
+def closed(known, until):
+    """The same, with each former key that had no end ended there."""
+    return {**known, "former_keys": [{"until": until, **each} for each in known["former_keys"]]}
+
+
 def joining(known, public_key):
     """What is kept of a node that joins with that key, whatever is known of it from before.
 
     Who left, and comes back with another key, has signed with the old one until then.
     """
-    former = known.get("former_keys", [])
     if "left_at" in known and known["public_key"] != public_key:
-        former = [{"public_key": known["public_key"], "until": known["left_at"]}, *former]
-    return {"public_key": public_key, "former_keys": former, "stage": "joining"}
+        known = closed(rekeyed(known, public_key), known["left_at"])
+    return {"public_key": public_key, "former_keys": known.get("former_keys", []), "stage": "joining"}
 
 
 def node_names(text):
@@ -140,6 +150,8 @@ class FilterModule:
             "replicad_left_nodes": left_nodes,
             "replicad_joining": joining,
             "replicad_rotated": rotated,
+            "replicad_rekeyed": rekeyed,
+            "replicad_closed": closed,
             "replicad_bracketed": bracketed,
             "replicad_debs": debs,
             "replicad_alternative_names": alternative_names,

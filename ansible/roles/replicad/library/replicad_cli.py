@@ -95,10 +95,13 @@ def main():
     if module.check_mode and not params["read_only"]:
         module.exit_json(changed=True, rc=0, objects=[], error={}, skipped=True, msg="not run in check mode")
     program = module.get_bin_path("replicad-cli", required=True)
-    # The module's own environment is its child's, and ends with it.
-    os.environ.update(
-        AUTH_TOKEN=params["token"], REPLICAD_CA=params["ca"], REPLICAD_ADDRESS=",".join(params["addresses"])
-    )
+    given = {
+        "AUTH_TOKEN": params["token"],
+        "REPLICAD_CA": params["ca"],
+        "REPLICAD_ADDRESS": ",".join(params["addresses"]),
+    }
+    # The module's own environment is its child's, and ends with it. Empty would be a token, and a wrong one.
+    os.environ.update({name: value for name, value in given.items() if value})
     rc, out, err = module.run_command([program, *params["arguments"], "--output", "json"])
     found, errors = objects(out), objects(err)
     error = errors[-1] if errors else {}
