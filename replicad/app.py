@@ -197,7 +197,7 @@ class Node:
             machine,
             store,
             decode=decode_records,
-            put_aside=lambda size, reason: _put_aside(store, config, size, reason),
+            put_aside=lambda size, reason: _put_aside(store, config, self._signer, size, reason),
             log=_log,
             state_changed=self._state_changed,
             fatal=self._fatal,
@@ -392,7 +392,7 @@ def machine_settings(config: Config) -> Settings:
     )
 
 
-def _put_aside(store: Store, config: Config, size: int, reason: str) -> None:
+def _put_aside(store: Store, config: Config, signer: keys.Signer, size: int, reason: str) -> None:
     """Copy everything at ``size`` and beyond to quarantine, on disk when this returns."""
 
     def batches() -> Iterator[Batch]:
@@ -402,5 +402,12 @@ def _put_aside(store: Store, config: Config, size: int, reason: str) -> None:
             offset = found[-1].end
 
     write_quarantine(
-        Path(config.data_dir), batches(), cluster=config.cluster, node=config.node, reason=reason, encode=encode_batch
+        Path(config.data_dir),
+        batches(),
+        cluster=config.cluster,
+        node=config.node,
+        reason=reason,
+        encode=encode_batch,
+        signer=signer,
+        time_ms=time.time_ns() // 1_000_000,
     )

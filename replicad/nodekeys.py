@@ -22,7 +22,12 @@ def keys_of(node: Node) -> list[NodeKey]:
     return [node_key(node.public_key), *former]
 
 
-def keyring_of(config: Config) -> Keyring:
-    """The keyring of a config's nodes, those that have left included."""
+def keys_by_node(config: Config) -> dict[str, list[NodeKey]]:
+    """The keys of a config's nodes, those that have left included."""
     left = {node.name: [node_key(each.public_key, each.until) for each in node.keys] for node in config.former_nodes}
-    return Keyring(left | {node.name: keys_of(node) for node in config.nodes})
+    return left | {node.name: keys_of(node) for node in config.nodes}
+
+
+def keyring_of(config: Config) -> Keyring:
+    """The keyring of those."""
+    return Keyring(keys_by_node(config))

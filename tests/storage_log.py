@@ -30,6 +30,10 @@ class KeyPair:
         """With this key as NODE's."""
         return Keyring({NODE: [NodeKey("0c0ffee0", self)]})
 
+    @property
+    def key_id(self) -> str:
+        return "0c0ffee0"
+
     def sign(self, statement: bytes) -> bytes:
         return self._private.sign(statement)
 

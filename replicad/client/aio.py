@@ -33,7 +33,8 @@ from replicad.client.sealed import Message, SealedPosts, opened
 from replicad.client.settings import Settings, checked_concern, checked_timeout, make_settings
 from replicad.client.tls import ClientTls
 from replicad.client.types import NodeKey, NodeStatus, Outcome, Posted, Record, Status
-from replicad.errors import BadRequest, NotFound, TooLarge, Unavailable
+from replicad.core.record import encode_headers
+from replicad.errors import BadRequest, IdConflict, NotFound, TooLarge, Unavailable
 from replicad.wire.parsing import parse_peer
 from replicad.wire.v1 import log_pb2
 
@@ -151,6 +152,35 @@ class AsyncClient:
         if self._sealed is not None:
             return await self._sealed.post(key, Message(message_id, encoded, encoded_headers))
         return await poster.add(key, message_id, encoded, encoded_headers)
+
+    async def repost(
+        self, record: Record, *, write_concern: str | int | None = None, timeout_s: float | None = None
+    ) -> Posted:
+        """Post a record again, as it stood in a log: under its id, with its headers, and ciphertext as ciphertext.
+
+        For what was dropped from a node's log (`replicad-cli quarantine`), or stands in another cluster's. Its author
+        is who posts it now. An id that the log has with the same headers and payload, whoever was the author, is a
+        duplicate. Raises as :meth:`post`; BadRequest for a record of the log itself.
+        """
+        if record.decrypted:
+            raise BadRequest(f"record {record.id!r} was decrypted; give it as it stands in the log")
+        poster = self._poster or self._start_poster()
+        key = self._lane_key(write_concern, timeout_s)
+        encoded = encode_headers(record.headers)
+        try:
+            return await poster.add(key, checked_id(record.id), record.payload, encoded)
+        except IdConflict as conflict:
+            at = conflict.offset
+            if at is None or not await self._stands(record, at):
+                raise
+            return Posted(record.id, at, duplicate=True, nodes=conflict.nodes)
+
+    async def _stands(self, record: Record, offset: int) -> bool:
+        """Whether the log has this id, headers and payload there, by whomever."""
+        async for found in self._reader.list(Range(offset, 1, "local", offset, None, None)):
+            for each in found:
+                return (each.id, each.headers, each.payload) == (record.id, record.headers, record.payload)
+        return False
 
     def post_many(
         self,

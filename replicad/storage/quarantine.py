@@ -1,13 +1,13 @@
 """What a node drops from its log is put here first: DATA/quarantine/, never cleaned up by us.
 
 Owns the files' names and format, and that they are on disk before the caller drops anything. Must not know how a batch
-is encoded (callables are given) nor why one is dropped.
+is encoded (callables are given), why one is dropped, nor how it is read again (:mod:`replicad.storage.quarantined`).
 
 ``<epoch>-<first offset>-<end>-<n>.batches`` holds consecutive batches; epoch is that of the first, end the offset after
 the last record, and n (from 0) keeps apart what has all else in common. It begins with the line "replicad quarantine
 v1"; each batch follows as its length, u32 big-endian, and that many bytes. Beside it, the same name with ``.json``, the
-manifest: one object with the fields of :class:`Manifest`. The manifest comes last: batches without one are what a crash
-left of an attempt that did not finish, and nothing was dropped then.
+manifest: one object with the fields of :class:`Manifest`, signed by the node. The manifest comes last: batches without
+one are what a crash left of an attempt that did not finish, and nothing was dropped then.
 """
 
 from __future__ import annotations
@@ -15,27 +15,42 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from base64 import b64encode
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from replicad.core.batch import Batch
-from replicad.errors import DamagedError, PeerError, invariant
+from replicad.errors import invariant
 from replicad.files import sync_folder
 from replicad.storage.faults import from_os
 
 FOLDER_NAME = "quarantine"
 MAGIC = b"replicad quarantine v1\n"
-_LENGTH = struct.Struct(">I")
-_BATCHES, _MANIFEST, _UNFINISHED = ".batches", ".json", ".unfinished"
+LENGTH = struct.Struct(">I")
+BATCHES, MANIFEST, _UNFINISHED = ".batches", ".json", ".unfinished"
+SIGNED_CONTEXT = b"replicad quarantine manifest v1\n"  # no other signature of the same key can be taken for this one
+
+
+class Signing(Protocol):
+    """A node's private key."""
+
+    @property
+    def key_id(self) -> str: ...
+
+    def sign(self, statement: bytes) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What stands in quarantine, and whence. ``sha256`` is the hex digest of the whole .batches file."""
+    """What stands in quarantine, and whence. ``sha256`` is the hex digest of the whole .batches file.
+
+    1. ``signature`` is base64 of the node's, by key ``key_id``, over :func:`statement_of`. One of release 0.1 has
+       neither, and no time.
+    """
 
     cluster: str
     node: str
@@ -46,6 +61,16 @@ class Manifest:
     batches: int
     sha256: str
     file: str  # the .batches file's name, in the same folder
+    time_ms: int = 0  # when it was put aside, ms since 1970 UTC by the node's clock
+    key_id: str = ""
+    signature: str = ""
+
+
+def statement_of(manifest: Manifest) -> bytes:
+    """The bytes under a manifest's signature: a context line, and its other fields as JSON, sorted, without spaces."""
+    fields = asdict(manifest)
+    del fields["signature"]
+    return SIGNED_CONTEXT + json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
 
 
 def write_quarantine(
@@ -56,6 +81,8 @@ def write_quarantine(
     node: str,
     reason: str,
     encode: Callable[[Batch], bytes],
+    signer: Signing,
+    time_ms: int,
 ) -> Manifest | None:
     """Copy consecutive batches to quarantine; on disk, names included, when this returns. None when there are none.
 
@@ -74,14 +101,17 @@ def write_quarantine(
             return None
         epoch, first_offset, end, count, digest = written
         name = _free_name(folder, f"{epoch}-{first_offset}-{end}")
-        left += [folder / (name + _BATCHES), folder / (name + _MANIFEST + _UNFINISHED)]
+        left += [folder / (name + BATCHES), folder / (name + MANIFEST + _UNFINISHED)]
         left[0].rename(left[1])
         sync_folder(folder)  # the batches' name is on disk before the manifest says so
-        manifest = Manifest(cluster, node, reason, epoch, first_offset, end, count, digest, name + _BATCHES)
+        manifest = Manifest(
+            cluster, node, reason, epoch, first_offset, end, count, digest, name + BATCHES, time_ms, signer.key_id
+        )
+        manifest = replace(manifest, signature=b64encode(signer.sign(statement_of(manifest))).decode())
         with _create(left[2]) as file:
             file.write(json.dumps(asdict(manifest), indent=2).encode() + b"\n")
             _sync(file)
-        left[2].rename(folder / (name + _MANIFEST))
+        left[2].rename(folder / (name + MANIFEST))
         sync_folder(folder)
     except BaseException as exc:
         for path in left:  # on a full disk above all: attempts that failed must not add up
@@ -91,70 +121,6 @@ def write_quarantine(
             raise from_os(exc, f"write to {folder}") from exc
         raise
     return manifest
-
-
-def read_manifests(data_dir: Path) -> list[Manifest]:
-    """The manifests of all that is in quarantine, by first offset, then name. Raises DamagedError, DiskFailedError."""
-    folder = data_dir / FOLDER_NAME
-    manifests = []
-    try:
-        for path in sorted(folder.glob("*" + _MANIFEST)):
-            try:
-                manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
-            except (ValueError, TypeError, RecursionError) as exc:
-                raise DamagedError(f"{path} is not a manifest: {exc}") from exc
-            manifests.append(_checked(manifest, path))
-    except OSError as exc:
-        raise from_os(exc, f"read {folder}") from exc
-    return sorted(manifests, key=lambda manifest: (manifest.first_offset, manifest.file))
-
-
-def _checked(manifest: Manifest, path: Path) -> Manifest:
-    """Refuse fields of other types, and a file anywhere else: it would be opened."""
-    for field in fields(Manifest):
-        value = getattr(manifest, field.name)
-        if type(value).__name__ != field.type:
-            raise DamagedError(f"{path} is not a manifest: {field.name} is {type(value).__name__}, not {field.type}")
-    if manifest.file != path.name.removesuffix(_MANIFEST) + _BATCHES:
-        raise DamagedError(f"{path} is the manifest of another file")
-    if not 0 <= manifest.first_offset < manifest.end:
-        raise DamagedError(f"{path} says offsets {manifest.first_offset} to {manifest.end}")
-    return manifest
-
-
-def read_quarantine(data_dir: Path, manifest: Manifest, *, decode: Callable[[bytes], Batch]) -> Iterator[Batch]:
-    """The batches under a manifest, in order, one in memory at a time; the file is verified against its SHA-256 first.
-
-    Raises DamagedError: it is not the file that was written; DiskFailedError: it cannot be read.
-    """
-    path = data_dir / FOLDER_NAME / manifest.file
-    try:
-        with path.open("rb") as file:
-            digest = sha256()
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-            if digest.hexdigest() != manifest.sha256:
-                raise DamagedError(f"{path} is not what was put in quarantine: its SHA-256 differs from the manifest's")
-            file.seek(0)
-            if file.read(len(MAGIC)) != MAGIC:
-                raise DamagedError(f"{path} does not begin as a file of quarantined batches")
-            while head := file.read(_LENGTH.size):
-                encoded = _read_exactly(file, head, path)
-                try:
-                    batch = decode(encoded)
-                except PeerError as exc:
-                    raise DamagedError(f"{path} holds what is no batch: {exc}") from exc
-                yield batch
-    except OSError as exc:
-        raise from_os(exc, f"read {path}") from exc
-
-
-def _read_exactly(file: IO[bytes], head: bytes, path: Path) -> bytes:
-    length = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else -1
-    encoded = file.read(length) if length >= 0 else b""
-    if len(encoded) != length:
-        raise DamagedError(f"{path} ends within a batch")
-    return encoded
 
 
 def _create(path: Path) -> IO[bytes]:
@@ -178,7 +144,7 @@ def _write_batches(
             epoch, first_offset, end = batch.epoch, batch.first_offset, batch.first_offset
         invariant(batch.first_offset == end, f"quarantine: a batch at offset {batch.first_offset} after {end}")
         encoded = encode(batch)
-        head = _LENGTH.pack(len(encoded))
+        head = LENGTH.pack(len(encoded))
         for part in (head, encoded):
             digest.update(part)
             file.write(part)
@@ -191,6 +157,6 @@ def _write_batches(
 
 def _free_name(folder: Path, stem: str) -> str:
     number = 0
-    while (folder / f"{stem}-{number}{_BATCHES}").exists():
+    while (folder / f"{stem}-{number}{BATCHES}").exists():
         number += 1
     return f"{stem}-{number}"

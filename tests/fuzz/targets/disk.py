@@ -13,7 +13,8 @@ from pathlib import Path
 from replicad.core.batch import Batch
 from replicad.errors import DamagedError, OperatorError, StorageError
 from replicad.storage.fsck import verify_folder
-from replicad.storage.quarantine import FOLDER_NAME, Manifest, read_manifests, read_quarantine, write_quarantine
+from replicad.storage.quarantine import FOLDER_NAME, Manifest, write_quarantine
+from replicad.storage.quarantined import read_manifest, read_quarantine
 from replicad.storage.schema import database_path
 from replicad.storage.sqlite import SqliteStore
 from replicad.wire.codec import decode_records
@@ -31,26 +32,32 @@ def _quarantine() -> tuple[Path, bytes, Manifest]:
     folder = scratch() / "quarantined"
     folder.mkdir()
     batches = [append.batch for append in LogMaker().appends(2, 1)]
-    manifest = write_quarantine(folder, batches, cluster=CLUSTER, node=NODE, reason="deposed", encode=encode_batch)
+    manifest = write_quarantine(
+        folder,
+        batches,
+        cluster=CLUSTER,
+        node=NODE,
+        reason="deposed",
+        encode=encode_batch,
+        signer=KeyPair(),
+        time_ms=1_700_000_000_000,
+    )
     assert manifest is not None
     return folder, (folder / FOLDER_NAME / manifest.file).read_bytes(), manifest
 
 
 def manifests(data: bytes) -> None:
-    """One more manifest beside a good one: what is accepted names a file in that very folder, and numbers are such."""
+    """A manifest that is accepted names a file in that very folder, and its numbers are such."""
     folder, _, good = _quarantine()
     path = folder / FOLDER_NAME / "9-9-9-0.json"
     path.write_bytes(data)
     try:
-        found = read_manifests(folder)
+        found = read_manifest(path)
     finally:
         path.unlink()
-    assert len(found) == 2
-    assert good in found
-    for each in found:
-        assert Path(each.file).name == each.file
-        assert 0 <= each.first_offset <= each.end
-        assert [type(value) for value in asdict(each).values()] == [type(value) for value in asdict(good).values()]
+    assert Path(found.file).name == found.file
+    assert 0 <= found.first_offset <= found.end
+    assert [type(value) for value in asdict(found).values()] == [type(value) for value in asdict(good).values()]
 
 
 def quarantined(data: bytes) -> None:
@@ -141,12 +148,12 @@ def _manifest_seeds() -> Iterable[bytes]:
 
 
 TARGETS = (
-    Target("disk.manifests", manifests, (DamagedError,), ("storage.quarantine.read_manifests",), _manifest_seeds),
+    Target("disk.manifests", manifests, (DamagedError,), ("storage.quarantined.read_manifest",), _manifest_seeds),
     Target(
         "disk.quarantined",
         quarantined,
         (DamagedError,),
-        ("storage.quarantine.read_quarantine",),
+        ("storage.quarantined.read_quarantine",),
         lambda: [_quarantine()[1]],
     ),
     Target(

@@ -26,7 +26,7 @@ from replicad.storage.fsck import verify_folder
 from replicad.storage.quarantine import FOLDER_NAME, write_quarantine
 from replicad.storage.sqlite import SqliteStore
 from replicad.wire.codec import decode_records
-from tests.storage_log import CLUSTER, NODE, LogMaker
+from tests.storage_log import CLUSTER, NODE, KeyPair, LogMaker
 
 ROOT = Path(__file__).parents[3]
 
@@ -206,7 +206,14 @@ def test_quarantine_on_a_full_disk_says_so_and_leaves_nothing_behind(small_disk:
         ballast.write_bytes(bytes(free_bytes(small_disk) - room))
         try:
             write_quarantine(
-                data_dir, batches, cluster=CLUSTER, node=NODE, reason="fork", encode=lambda batch: batch.body * 10
+                data_dir,
+                batches,
+                cluster=CLUSTER,
+                node=NODE,
+                reason="fork",
+                encode=lambda batch: batch.body * 10,
+                signer=KeyPair(),
+                time_ms=1,
             )
         except DiskFullError:
             folder = data_dir / FOLDER_NAME
