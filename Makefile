@@ -90,7 +90,7 @@ molecule: $(READY) $(ANSIBLE_READY) deb  ## set up all that `molecule test` in a
 	@packaging/make-test-images.sh ansible $(RELEASES)
 	@echo "ready:  . $(ANSIBLE_VENV)/bin/activate && cd ansible && molecule test --all"
 
-test-molecule: molecule  ## run Molecule's scenarios, three side by side (ARGS="default rotation": those); needs root
+test-molecule: molecule  ## run Molecule's scenarios, two side by side (ARGS="default rotation": those); needs root
 	PATH="$(abspath $(ANSIBLE_VENV))/bin:$$PATH" scripts/test_molecule.sh $(ARGS)
 
 # ansible-lint calls the other programs of its environment by name. --offline: nothing comes from Galaxy.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run Molecule's scenarios, three side by side: test_molecule.sh [SCENARIO...]; without a name, all there are.
+# Run Molecule's scenarios, two side by side: test_molecule.sh [SCENARIO...]; without a name, all there are.
 #
 # To be run with the environment of `make molecule` on PATH. What a scenario says goes to build/molecule-logs; of one that
 # failed, the end is shown. JOBS is how many run at once: each waits for its hosts most of the time.
@@ -36,6 +36,6 @@ export -f scenario
 
 began=$SECONDS
 status=0
-printf '%s\0' "$@" | xargs --null --max-procs="${JOBS:-3}" -I '{}' bash -c 'scenario "$1"' bash '{}' || status=1
+printf '%s\0' "$@" | xargs --null --max-procs="${JOBS:-2}" -I '{}' bash -c 'scenario "$1"' bash '{}' || status=1
 echo "molecule: $# scenarios, $([ $status -eq 0 ] && echo all passed || echo not all passed), in $((SECONDS - began)) s"
 exit $status
