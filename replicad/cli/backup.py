@@ -10,11 +10,9 @@ from pathlib import Path
 import click
 
 from replicad import configfile
-from replicad.cli.options import Session, epilog, output_option
+from replicad.cli.options import Session, config_option, epilog, output_option
 from replicad.cli.output import Output, stderr_is_terminal
 from replicad.nodekeys import keyring_of
-
-DEFAULT_CONFIG = "/etc/replicad.yaml"
 
 
 @click.command(
@@ -29,15 +27,7 @@ Examples:
   replicad-cli verify /srv/backups/prod-node-2-... --config /etc/replicad.yaml""",
     ),
 )
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(path_type=Path),
-    default=DEFAULT_CONFIG,
-    show_default=True,
-    metavar="FILE",
-    help="The config of the node on this host that is to be backed up.",
-)
+@config_option("The config of the node on this host that is to be backed up.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -16,6 +16,7 @@ import click
 from click.shell_completion import CompletionItem
 
 FORMATS = ("text", "json")
+DEFAULT_CONFIG = "/etc/replicad.yaml"
 LEVELS = ("committed", "local", "linearizable")
 DAY_S = 86_400.0  # a longer timeout is a mistake
 MAX_PAYLOAD_BYTES = 64 << 20  # no log takes more: docs/formats.md
@@ -64,6 +65,19 @@ def output_option(function: _Function) -> _Function:
         is_eager=True,
         help="How results and errors are printed; json: one object a line.  [default: text]",
     )(function)
+
+
+def config_option(help_text: str) -> Callable[[_Function], _Function]:
+    """Adds --config, as ``config_file``, which every command has that works on the files of this host's node."""
+    return click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path),
+        default=DEFAULT_CONFIG,
+        show_default=True,
+        metavar="FILE",
+        help=help_text,
+    )
 
 
 def address_option(help_text: str) -> Callable[[_Function], _Function]:

@@ -6,17 +6,24 @@ records are posted again, :mod:`replicad.cli.resubmit`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 
 from replicad import configfile
-from replicad.cli.backup import DEFAULT_CONFIG
 from replicad.cli.errors import Failure
 from replicad.cli.listing import KEY_FILE_HELP
-from replicad.cli.options import Session, WriteConcern, common_options, epilog, key_file_option, output_option
+from replicad.cli.options import (
+    Session,
+    WriteConcern,
+    common_options,
+    config_option,
+    epilog,
+    key_file_option,
+    output_option,
+)
 from replicad.cli.output import Output, columns_text, record_json, time_text
 from replicad.config import Config
 from replicad.errors import ExitCode
@@ -27,19 +34,8 @@ if TYPE_CHECKING:
 
 COLUMNS = ("ENTRY", "STATE", "OFFSETS", "RECORDS", "EPOCH", "PUT ASIDE", "WHY")
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
-
-def _config_option(function: _Function) -> _Function:
-    return click.option(
-        "--config",
-        "config_file",
-        type=click.Path(path_type=Path),
-        default=DEFAULT_CONFIG,
-        show_default=True,
-        metavar="FILE",
-        help="The config of the node on this host whose quarantine it is.",
-    )(function)
+_config_option = config_option("The config of the node on this host whose quarantine it is.")
 
 
 @click.group("quarantine", no_args_is_help=False)

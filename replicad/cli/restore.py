@@ -9,9 +9,8 @@ from pathlib import Path
 import click
 
 from replicad import configfile
-from replicad.cli.backup import DEFAULT_CONFIG
 from replicad.cli.errors import Failure
-from replicad.cli.options import Session, epilog, output_option
+from replicad.cli.options import Session, config_option, epilog, output_option
 from replicad.cli.output import Output, stderr_is_terminal
 from replicad.errors import ExitCode
 from replicad.nodekeys import keyring_of
@@ -36,15 +35,7 @@ Examples:
     ),
 )
 @click.argument("backup", metavar="FILE", type=click.Path(path_type=Path))
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(path_type=Path),
-    default=DEFAULT_CONFIG,
-    show_default=True,
-    metavar="FILE",
-    help="The config of the node whose log it is to become; its data_dir must be missing or empty.",
-)
+@config_option("The config of the node whose log it is to become; its data_dir must be missing or empty.")
 @click.option("--yes", is_flag=True, help="All nodes are stopped and get this file: do not ask.")
 @output_option
 @click.pass_obj

@@ -11,9 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from replicad.cli.options import Session, epilog, output_option, timeout_option
-
-DEFAULT_CONFIG = "/etc/replicad.yaml"
+from replicad.cli.options import Session, config_option, epilog, output_option, timeout_option
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _FIELDS = """\
@@ -35,15 +33,7 @@ Examples:
 
 def _options(function: _Function) -> _Function:
     """What all steps take."""
-    config = click.option(
-        "--config",
-        "config_file",
-        type=click.Path(path_type=Path),
-        default=DEFAULT_CONFIG,
-        show_default=True,
-        metavar="FILE",
-        help="The config of the node whose key it is.",
-    )
+    config = config_option("The config of the node whose key it is.")
     key = click.option(
         "--key",
         "key_file",

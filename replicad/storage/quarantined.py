@@ -18,7 +18,7 @@ from typing import IO
 
 from replicad.core.batch import Batch
 from replicad.core.keyring import NodeKey
-from replicad.errors import DamagedError, PeerError
+from replicad.errors import DamagedError, DataFolderError, PeerError
 from replicad.storage.faults import from_os
 from replicad.storage.quarantine import BATCHES, FOLDER_NAME, LENGTH, MAGIC, MANIFEST, Manifest, statement_of
 
@@ -43,12 +43,16 @@ class Entry:
 
 
 def entries(data_dir: Path, *, cluster: str, keys: Keys) -> list[Entry]:
-    """All that is in quarantine, by first offset, each read as a whole. Raises DiskFailedError."""
+    """All that is in quarantine, by first offset, each read as a whole. Raises DataFolderError, DiskFailedError."""
     folder = data_dir / FOLDER_NAME
     try:
         names = sorted(os.listdir(folder))  # noqa: PTH208 - Path.glob takes what can't be read for empty
     except FileNotFoundError:
         return []
+    except PermissionError as exc:
+        raise DataFolderError(
+            f"{folder} cannot be read ({exc.strerror}): run this as root or as the daemon's user"
+        ) from exc
     except OSError as exc:
         raise from_os(exc, f"read {folder}") from exc
     manifests = [name for name in names if name.endswith(MANIFEST)]

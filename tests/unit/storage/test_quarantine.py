@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 from base64 import b64encode
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 from replicad.core.batch import Batch
 from replicad.core.frames import AppendBatch
 from replicad.core.keyring import NodeKey
-from replicad.errors import DamagedError, InvariantError, StorageError
+from replicad.errors import DamagedError, DataFolderError, InvariantError, StorageError
 from replicad.storage.quarantine import FOLDER_NAME, Manifest, statement_of, write_quarantine
 from replicad.storage.quarantined import Entry, entries, read_quarantine
 from replicad.wire.codec import decode_master_frame, encode_master_frame
@@ -212,7 +213,21 @@ def test_what_a_crash_left_is_said_to_be_that(tmp_path: Path, batches: list[Batc
     assert (entry.name, entry.state, entry.manifest) == ("3-7-310-0", "unfinished", None)
 
 
-def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(tmp_path: Path, batches: list[Batch]) -> None:
+def test_who_may_not_read_it_is_told_who_may(tmp_path: Path, batches: list[Batch]) -> None:
+    put(tmp_path, batches)
+    (tmp_path / FOLDER_NAME).chmod(0)
+    was = os.geteuid()
+    try:
+        if was == 0:
+            os.seteuid(65534)  # to root every folder is open
+        with pytest.raises(DataFolderError, match="as root or as the daemon's user"):
+            found(tmp_path)
+    finally:
+        os.seteuid(was)
+        (tmp_path / FOLDER_NAME).chmod(0o700)
+
+
+def test_a_folder_that_can_not_be_read_is_not_taken_for_an_empty_one(tmp_path: Path, batches: list[Batch]) -> None:
     put(tmp_path, batches)
     folder = tmp_path / FOLDER_NAME
     moved = folder.rename(tmp_path / "moved")
