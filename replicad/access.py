@@ -31,7 +31,7 @@ class Role(StrEnum):
 
     READER = "reader"  # read records, and how the cluster is
     WRITER = "writer"  # post
-    ADMIN = "admin"  # steer the cluster
+    ADMIN = "admin"  # say who is the master
     NODE = "node"  # replicate
 
 
@@ -46,6 +46,8 @@ RULES: Mapping[str, Role | None] = {
     "/replicad.wire.v1.Log/Tail": Role.READER,
     "/replicad.wire.v1.Log/Outcome": Role.READER,
     "/replicad.wire.v1.Log/Status": Role.READER,
+    "/replicad.wire.v1.Control/Promote": Role.ADMIN,
+    "/replicad.wire.v1.Control/Switchover": Role.ADMIN,
     "/replicad.wire.v1.Replication/Replicate": Role.NODE,
     "/grpc.health.v1.Health/Check": OPEN,
     "/grpc.health.v1.Health/Watch": OPEN,

@@ -18,9 +18,11 @@ from pathlib import Path
 from replicad import __version__, configfile, dev, keys, logjournal, logs, nodekeys, tokensfile
 from replicad.certificates import Identity
 from replicad.config import Config
+from replicad.core import mandate
 from replicad.core.batch import Batch
+from replicad.core.candidate import Candidate
 from replicad.core.concern import resolve
-from replicad.core.effects import Reconfigured, State
+from replicad.core.effects import Follow, Lead, Reconfigured, State
 from replicad.core.master import Master
 from replicad.core.progress import Phase
 from replicad.core.seal import Sealer
@@ -29,13 +31,13 @@ from replicad.core.worker import Worker
 from replicad.errors import ConfigError, ExitCode, ReplicadError
 from replicad.notify import Notifier
 from replicad.reloading import Reloader
-from replicad.runtime import Runtime
+from replicad.runtime import Machine, Runtime, Turn
 from replicad.storage.interface import Store, StoreState
 from replicad.storage.quarantine import write_quarantine
 from replicad.storage.sqlite import SqliteStore
 from replicad.supervision import Supervision, in_time
 from replicad.transport import tls
-from replicad.transport.links import Dialer, MasterFrameEncoder
+from replicad.transport.dialing import Dialing
 from replicad.transport.server import Server
 from replicad.wire.codec import decode_records, encode_records
 from replicad.wire.frames import encode_batch
@@ -43,7 +45,6 @@ from replicad.wire.frames import encode_batch
 DEFAULT_CONFIG = "/etc/replicad.yaml"
 SWITCH_S = 0.0002  # the writing thread waits for the interpreter lock this long at the most, not Python's 5 ms
 OWN_FILES = 512  # the log, its reading threads, links to workers, and gRPC's own
-REDIAL_EVERY_S = 2.0  # a worker on this machine is level again in a tenth of it
 READ_BYTES = 1 << 20  # what an aside copy holds in memory at a time
 
 _log = logs.get_logger("replicad")
@@ -118,10 +119,10 @@ async def _run(config: Config, config_file: str) -> int:
     store, start = await in_time(lambda: _open_store(config), notifier, status=f"opening {config.data_dir}")
     try:
         settings = machine_settings(config)
-        machine: Master | Worker
-        if config.role == "master":
-            sealer = _make_sealer(config, signer)
-            machine = Master(settings, start, sealer=sealer, keyring=keyring, decode=decode_records)
+        call = mandate.call_of(settings, start, configured_master=config.role == "master")
+        machine: Machine
+        if call is not None:
+            machine = Candidate(settings, start, call=call)
         else:
             machine = Worker(settings, start, keyring=keyring, decode=decode_records)
     except BaseException:
@@ -129,7 +130,7 @@ async def _run(config: Config, config_file: str) -> int:
         raise
     _log.info(
         "starting",
-        f"{config.role} {config.node} of cluster {config.cluster}",
+        f"{role_of(machine)} {config.node} of cluster {config.cluster}",
         version=__version__,
         size=start.size,
         commit_size=start.commit_size,
@@ -148,6 +149,11 @@ async def _run(config: Config, config_file: str) -> int:
         reload_asked=reload_asked,
     )
     return await node.run()
+
+
+def role_of(machine: Machine) -> str:
+    """What a node is now, wherever its config had it begin."""
+    return "worker" if isinstance(machine, Worker) else "master"
 
 
 def _make_sealer(config: Config, signer: keys.Signer) -> Sealer:
@@ -179,7 +185,7 @@ class Node:
     def __init__(
         self,
         config: Config,
-        machine: Master | Worker,
+        machine: Machine,
         store: Store,
         notifier: Notifier,
         *,
@@ -190,7 +196,7 @@ class Node:
     ) -> None:
         """``identity`` is what the files of ``config.tls`` hold; None without TLS. ``config_file`` is where ``config``
         came from, read again whenever ``reload_asked`` is set."""
-        self._config, self._machine, self._signer = config, machine, signer
+        self._config, self._signer = config, signer
         self._rekeyed = (signer, 0)  # the key before this one, and the log's size when that was replaced
         self._ending: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
         self._runtime = Runtime(
@@ -198,13 +204,15 @@ class Node:
             store,
             decode=decode_records,
             put_aside=lambda size, reason: _put_aside(store, config, self._signer, size, reason),
+            next_machine=self._next_machine,
+            turned=self._turned,
             log=_log,
             state_changed=self._state_changed,
             fatal=self._fatal,
         )
         self._tls = tls.NodeTls(config, identity, log=_log) if identity else None
         self._server = Server(config, self._runtime, key_id=self._key_id, log=_log, tls=self._tls)
-        self._dialers = list(self._make_dialers())
+        self._dialing = Dialing(config, self._runtime, tls=self._tls, log=_log, fatal=self._fatal)
         if self._tls is not None:
             self._tls.on_ca_removed = self._ca_removed
         self._supervision = Supervision(notifier, describe=self._status_line, stalled_s=self._runtime.disk.stalled_s)
@@ -231,47 +239,24 @@ class Node:
             raise
         self._tell_listening()
         self._warn_of_openness()
-        self._runtime.start()
-        running = [self._supervision.run(), self._reloader.run(), *(dialer.run() for dialer in self._dialers)]
+        running = [self._supervision.run(), self._reloader.run()]
         if self._tls is not None:
             running.append(self._tls.run())
         self._tasks = [loop.create_task(part) for part in running]
         for task in self._tasks:
             task.add_done_callback(self._task_ended)
-        if self._config.role == "worker":
-            self._become_ready()
+        self._turned()
+        self._runtime.start()
         fault = await self._ending
         await self._stop(fault)
         if fault is None:
             return ExitCode.OK
         return fault.exit_code if isinstance(fault, ReplicadError) else ExitCode.FAILED
 
-    def _make_dialers(self) -> Iterator[Dialer]:
-        """A dialer for each worker, on the master."""
-        config = self._config
-        if config.role != "master":
-            return
-        encode = MasterFrameEncoder()
-        metadata = (("authorization", f"Bearer {config.auth_token}"),) if config.auth_token else ()
-        for node in config.nodes:
-            if node.name != config.node:
-                yield Dialer(
-                    node.name,
-                    node.mutual_address if self._tls else node.address,
-                    self._runtime,
-                    encode=encode,
-                    metadata=metadata,
-                    timeouts=config.timeouts,
-                    log=_log,
-                    credentials=self._tls.channel_credentials if self._tls else None,
-                )
-
     def _ca_removed(self) -> None:
         """Connections that rest on it end; those to workers one after the other, so that posts go on meanwhile."""
         self._server.end_untrusted()
-        for index, dialer in enumerate(self._dialers):
-            reason = "a CA was withdrawn: on a new connection the worker shows its certificate again"
-            asyncio.get_running_loop().call_later(index * REDIAL_EVERY_S, dialer.redial, reason)
+        self._dialing.redial("a CA was withdrawn: on a new connection the other node shows its certificate again")
 
     def _tell_listening(self) -> None:
         config = self._config
@@ -293,15 +278,14 @@ class Node:
     async def _configure(self, config: Config, signer: keys.Signer) -> None:
         """Take the live keys of ``config`` to where they are used, and the key that the node signs with."""
         if signer.verifier != self._signer.verifier:
-            self._rekeyed = (self._signer, self._machine.log.tip)
+            self._rekeyed = (self._signer, self._runtime.machine.log.tip)
         self._config, self._signer = config, signer
         logs.setup(config.log.level, config.log.format)
         was_open = self._server.is_open
         self._server.configure(config)
         if not was_open:
             self._warn_of_openness()
-        for dialer in self._dialers:
-            dialer.configure(config.timeouts)
+        self._dialing.configure(config)
         sealer, keyring = _make_sealer(config, signer), nodekeys.keyring_of(config)
         self._runtime.feed(Reconfigured(machine_settings(config), keyring, sealer))
         if self._tls is not None:
@@ -310,7 +294,34 @@ class Node:
     def _key_id(self) -> str:
         """The id of the key that signs all that is yet to be on disk: a new one's once what the old signed is there."""
         former, tip = self._rekeyed
-        return self._signer.key_id if self._machine.log.stored_size >= tip else former.key_id
+        return self._signer.key_id if self._runtime.machine.log.stored_size >= tip else former.key_id
+
+    def _next_machine(self, effect: Turn, state: StoreState) -> Machine:
+        """The machine that takes the place of the one that asked for it."""
+        config = self._config
+        settings, keyring = machine_settings(config), nodekeys.keyring_of(config)
+        if isinstance(effect, Follow):
+            return Worker(settings, state, keyring=keyring, decode=decode_records, detail=effect.detail)
+        if isinstance(effect, Lead):
+            return Master(
+                settings,
+                state,
+                sealer=_make_sealer(config, self._signer),
+                keyring=keyring,
+                decode=decode_records,
+                above_epoch=effect.above_epoch,
+                insists=effect.insists,
+            )
+        return Candidate(settings, state, call=effect.call)
+
+    def _turned(self) -> None:
+        """A machine is about to start: the streams that it needs, and whether the node is of use."""
+        if isinstance(self._runtime.machine, Worker):
+            self._dialing.stop()
+            self._become_ready()
+        else:
+            self._server.health.set_serving(False)
+            self._dialing.start()
 
     def _become_ready(self) -> None:
         self._server.health.set_serving(True)
@@ -320,7 +331,7 @@ class Node:
         del detail  # the status line has it within a second, the log has it now
         if state is State.OPEN:
             self._become_ready()
-        elif state in (State.DEPOSED, State.READ_ONLY):
+        elif state in (State.DEPOSED, State.READ_ONLY, State.HANDING_OVER):
             self._server.health.set_serving(False)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
@@ -345,16 +356,18 @@ class Node:
         _log.info("stopping", "answering what is under way" if fault is None else "after a fault")
         await self._server.stop(0.0 if fault else self._config.timeouts.stop_s)
         await self._runtime.close()  # first: that the streams to the workers end now is nothing to act on or to log
+        self._dialing.stop()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, self._dialing.stopped(), return_exceptions=True)
         logs.tell_left_out()
-        _log.info("stopped", "", size=self._machine.log.stored_size, commit_size=self._machine.log.commit_size)
+        own_log = self._runtime.machine.log
+        _log.info("stopped", "", size=own_log.stored_size, commit_size=own_log.commit_size)
 
     def _status_line(self) -> str:
-        machine = self._machine
+        machine = self._runtime.machine
         sizes = f"epoch {machine.epoch}, size {machine.log.stored_size}, committed {machine.log.commit_size}"
-        line = f"{self._config.role} {machine.state.value}, {sizes}"
+        line = f"{role_of(machine)} {machine.state.value}, {sizes}"
         if isinstance(machine, Master):
             workers = machine.workers.values()
             lag = max((machine.log.stored_size - w.acked_size for w in workers), default=0)
@@ -365,7 +378,7 @@ class Node:
 
     def _missing(self) -> str:
         """Whom a master that opens has not reached: what `systemctl start` waits for."""
-        machine = self._machine
+        machine = self._runtime.machine
         if not isinstance(machine, Master) or machine.state is not State.OPENING:
             return ""
         missing = [worker.name for worker in machine.workers.values() if worker.phase is Phase.DOWN]

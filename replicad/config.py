@@ -232,7 +232,11 @@ class Config:
     node: Annotated[str, Name("This node's name, one of those under nodes; MACHINE_ID overrides it.")]
     role: Annotated[
         str,
-        Choice("What this node is: master (one in a cluster: takes posts) or worker.", words=("master", "worker")),
+        Choice(
+            "What this node begins as: master (one in a cluster: takes posts) or worker. Once it has taken part, its"
+            " data folder says what it is; replicad-cli switchover and promote change that.",
+            words=("master", "worker"),
+        ),
     ]
     listen: Annotated[str, Address("HOST:PORT to listen on; PORT overrides the port.")]
     data_dir: Annotated[str, FilePath("Folder of this node's log, for this node alone.")]

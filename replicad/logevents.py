@@ -31,6 +31,18 @@ EVENTS: dict[str, Kind] = {
         "90d13f61878941ee8249bdaeabe7f7f6",
         "A node has promised a higher epoch to another master: this one takes no more posts.",
     ),
+    "asks": Kind("d590b354053b4c09aa818749270cbd01", "The node asks the voters whether it may be the master."),
+    "follows_instead": Kind(
+        "ce43bbd4b62e43f4aeba7a41e392df8e",
+        "The node asked to be the master, and is a worker; the text says why.",
+        repeats=True,
+    ),
+    "handing-over": Kind("0711e4dd20764860a47d3dc98162ac06", "A master takes no posts while another node becomes it."),
+    "takes_over": Kind("347315c87a0743feb400b613811aba1f", "The master wants this worker in its place."),
+    "promote": Kind("30bc375fb6ea43f89a440d8a46326aed", "An operator, PRINCIPAL, wants this node to be the master."),
+    "switchover": Kind(
+        "a91384d9d925427b9672c879adebd21a", "An operator, PRINCIPAL, wants another node to be the master."
+    ),
     "following": Kind("c966c1d8d25445d6ba59a70484fe2772", "A worker follows a master.", repeats=True),
     "follows": Kind(
         "eb12d804128e47428b6869c4b624e3d1",

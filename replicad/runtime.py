@@ -1,6 +1,7 @@
 """The one loop: an event goes to the machine, its effects are performed in their written order.
 
-Owns the machine, the clocks, the timer and the sizes that readers may see. Decides nothing about the log itself.
+Owns the machine, the clocks, the timer and the sizes that readers may see. Decides nothing about the log itself. When a
+machine says that another one is to take its place, the other begins with what the disk has then.
 Must not know gRPC: peers are :class:`Link` objects, posts come with a callback.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, cast
 
 from replicad.core.batch import Batch
+from replicad.core.candidate import Candidate
 from replicad.core.effects import (
     Answer,
     BatchesRead,
@@ -24,19 +26,26 @@ from replicad.core.effects import (
     Effect,
     Event,
     FindIds,
+    Follow,
     FrameArrived,
     FrameResult,
+    HandOver,
+    HandOverEnded,
     Hangup,
     IdsFound,
+    Lead,
     Note,
     PeerDown,
     PeerUp,
     PromiseStored,
+    Promote,
     ReadBatches,
     ReadContent,
     ReadRoot,
+    Reconfigured,
     RootRead,
     Send,
+    Stand,
     State,
     StateChanged,
     StoreBatch,
@@ -62,6 +71,12 @@ COMMIT_WAIT_S = 1.0  # of a reader for the newest commit size: a disk that hangs
 RETRY_S = 1.0  # of a promise or a truncation, on a full disk
 CONTENT_READ_BYTES = 1  # one batch at a time: duplicates are rare
 
+Machine = Master | Worker | Candidate
+Turn = Stand | Lead | Follow
+
+#: What comes from outside, and waits for the next machine; all else is an answer to one that is no more.
+_OUTSIDE = (PeerUp, PeerDown, FrameArrived, Submit, Confirm, Promote, HandOver, Reconfigured)
+
 
 class Link(Protocol):
     """A stream to a peer."""
@@ -75,20 +90,26 @@ class Link(Protocol):
 class Runtime:
     """1. :meth:`feed` is called on the loop only, and performs all effects of an event before the next event.
     2. ``commit_size`` is what readers may see: it is on disk, so that no restart takes it back.
+    3. The next machine begins when all that the one before asked of the disk is done, and hears nothing of it.
     """
 
     def __init__(
         self,
-        machine: Master | Worker,
+        machine: Machine,
         store: Store,
         *,
         decode: Callable[[bytes], Records],
         put_aside: Callable[[int, str], None],
+        next_machine: Callable[[Turn, StoreState], Machine],
+        turned: Callable[[], None],
         log: Logger,
         state_changed: Callable[[State, str], None],
         fatal: Callable[[BaseException], None],
     ) -> None:
+        """``next_machine`` makes the one that takes this one's place; ``turned`` is called before it starts."""
         self.machine, self.store = machine, store
+        self._next_machine, self._turned = next_machine, turned
+        self._held: list[Event] | None = None  # what came from outside while no machine is there
         self._decode, self._put_aside, self._log = decode, put_aside, log
         self._state_changed, self._fatal = state_changed, fatal
         self._loop = asyncio.get_running_loop()
@@ -102,6 +123,7 @@ class Runtime:
         self._tickets = itertools.count(1)
         self._answers: dict[int, Callable[[FrameResult], None]] = {}
         self._confirms: dict[int, asyncio.Future[None]] = {}
+        self._handovers: dict[int, asyncio.Future[str]] = {}
         self._drained: asyncio.Event | None = None
         self._room = asyncio.Event()
         self._room.set()
@@ -122,7 +144,11 @@ class Runtime:
             FindIds: self._find_ids,
             ReadContent: self._read_content,
             Confirmed: self._confirmed,
+            HandOverEnded: self._handover_ended,
             StateChanged: self._change_state,
+            Stand: self._turn,
+            Lead: self._turn,
+            Follow: self._turn,
         }
 
     def start(self) -> None:
@@ -131,6 +157,10 @@ class Runtime:
     def feed(self, event: Event) -> None:
         """Give the machine an event and perform what it says."""
         if self._stopped:
+            return
+        if self._held is not None:
+            if isinstance(event, _OUTSIDE):
+                self._held.append(event)
             return
         try:
             self._perform(self.machine.step(event, now=self._loop.time(), wall_ms=time.time_ns() // 1_000_000))
@@ -146,6 +176,68 @@ class Runtime:
     def _stop_for(self, exc: BaseException) -> None:
         self._stopped = True
         self._fatal(exc)
+
+    # --- one machine after the other ------------------------------------------------------------------------------
+
+    def _turn(self, effect: Turn) -> None:
+        """Let another machine take this one's place, once the disk has done what it was asked before."""
+        self._held = []
+        if not isinstance(effect, Lead):  # a candidate's streams are a master's
+            for link in self.links.values():
+                link.hang_up("this node takes another role")
+            self.links.clear()
+
+        def load() -> StoreState:
+            state = self.store.load()
+            if isinstance(effect, Follow) and effect.master and effect.epoch > state.promised_epoch:
+                with contextlib.suppress(DiskFullError):  # then it is promised when that master calls
+                    self.store.set_promise(effect.epoch, effect.master)
+                    state = self.store.load()
+            return state
+
+        self.disk.write(load, lambda state: self._become(effect, cast(StoreState, state)))
+
+    def _become(self, effect: Turn, state: StoreState) -> None:
+        if self._stopped:
+            return
+        self.machine = self._next_machine(effect, state)
+        held, self._held = self._held or [], None
+        self._room.set()
+        self._turned()
+        self.start()
+        for event in [*(PeerUp(peer) for peer in self.links if isinstance(effect, Lead)), *held]:
+            self.feed(event)
+
+    def promote(self) -> None:
+        """An operator wants this node to be the master."""
+        self.feed(Promote())
+
+    async def hand_over(self, to: str, timeout_s: float) -> str:
+        """Have another node become the master, and return which; ``to`` is "" for the one that has most.
+
+        Raises ServiceError when this one goes on.
+        """
+        ticket = next(self._tickets)
+        future: asyncio.Future[str] = self._loop.create_future()
+        self._handovers[ticket] = future
+        self.feed(HandOver(ticket, to, self._loop.time() + timeout_s))
+        try:
+            return await future
+        finally:
+            self._handovers.pop(ticket, None)
+
+    def _handover_ended(self, effect: HandOverEnded) -> None:
+        future = self._handovers.get(effect.ticket)
+        if future is None or future.done():
+            return
+        if effect.error is None:
+            future.set_result(effect.to)
+        else:
+            future.set_exception(effect.error)
+
+    async def wait_until(self, reached: Callable[[], bool], timeout_s: float) -> bool:
+        """Wait until ``reached()``, asked whenever the machine, its state or its log has changed; whether it came."""
+        return await self.sizes.wait_until(reached, timeout_s)
 
     async def close(self) -> None:
         """Perform the writes under way; then nothing more happens."""
@@ -172,8 +264,7 @@ class Runtime:
 
     async def wait_for_room(self, queue_bytes: int) -> None:
         """Wait while more than ``queue_bytes`` are accepted and not yet taken into a batch."""
-        master = self.machine
-        while isinstance(master, Master) and master.posts.queue_bytes > queue_bytes:
+        while isinstance(self.machine, Master) and self.machine.posts.queue_bytes > queue_bytes:
             self._room.clear()
             await self._room.wait()
 
@@ -272,7 +363,7 @@ class Runtime:
 
     def _publish(self) -> None:
         machine = self.machine
-        self.sizes.publish(machine.log.stored_size, machine.log.commit_size)
+        self.sizes.publish(machine.log.stored_size, machine.log.commit_size, machine.state)
         if not self._room.is_set() and isinstance(machine, Master):
             self._room.set()
 
@@ -301,6 +392,11 @@ class Runtime:
     def peer_down(self, peer: str, link: Link, reason: str) -> None:
         if self.links.get(peer) is link:
             del self.links[peer]
+            self.feed(PeerDown(peer, reason))
+
+    def peer_unreachable(self, peer: str, reason: str) -> None:
+        """It was dialled, and no stream came of it."""
+        if peer not in self.links:
             self.feed(PeerDown(peer, reason))
 
     def frame_arrived(self, peer: str, link: Link, frame: MasterFrame | WorkerFrame) -> None:
@@ -333,36 +429,52 @@ class Runtime:
         )
 
     def _store_promise(self, effect: StorePromise) -> None:
+        machine = self.machine
+
         def done(result: object) -> None:
-            if isinstance(result, DiskFullError):  # nobody is answered meanwhile
-                self._loop.call_later(RETRY_S, self._store_promise, effect)
-            else:
+            if not isinstance(result, DiskFullError):
                 self.feed(PromiseStored(effect.epoch))
+            elif self._is_at_work(machine):  # nobody is answered meanwhile
+                self._loop.call_later(RETRY_S, self._again, machine, self._store_promise, effect)
 
         self.disk.write(lambda: self.store.set_promise(effect.epoch, effect.master), done)
 
     def _truncate(self, effect: Truncate) -> None:
+        machine = self.machine
         call = truncate_call(self.store, lambda size: self._put_aside(size, effect.reason), effect.size)
 
         def done(result: object) -> None:
             if isinstance(result, DiskFullError):  # the peer waits, or gives up and comes back
-                self._loop.call_later(RETRY_S, self._truncate, effect)
+                self._loop.call_later(RETRY_S, self._again, machine, self._truncate, effect)
                 return
             _, state = cast("tuple[object, StoreState]", result)
             self.feed(Truncated(state.tree, state.last_epoch, state.epoch_record))
 
         self.disk.write(lambda: (call(), self.store.load()), done)
 
+    def _again(self, machine: Machine, perform: Callable[..., None], effect: Effect) -> None:
+        if self._is_at_work(machine):
+            perform(effect)
+
+    def _is_at_work(self, machine: Machine) -> bool:
+        """Whether no other machine has taken its place, nor is about to."""
+        return self.machine is machine and self._held is None
+
     def _read(self, call: Callable[[], Event]) -> None:
         """Read in a thread, and feed what comes of it. A read that fails is damage or a bug: the node stops."""
 
+        machine = self.machine
+
         async def run(reading: Awaitable[object]) -> None:
             try:
-                self.feed(cast(Event, await reading))
+                event = cast(Event, await reading)
+                if self._is_at_work(machine):
+                    self.feed(event)
             except asyncio.CancelledError:
                 raise
             except Exception as exc:
-                self._stop_for(exc)
+                if self._is_at_work(machine):
+                    self._stop_for(exc)
 
         task = self._loop.create_task(run(self.disk.read(call)))
         self._reads.add(task)
@@ -401,16 +513,16 @@ def read_contents(store: Store, offsets: Sequence[int], decode: Callable[[bytes]
 
 
 class SizeWatch:
-    """Those who wait for the log to grow; a look at them costs nothing when it has not."""
+    """Those who wait for the log to grow, or the state to change; a look at them costs nothing when neither has."""
 
     def __init__(self) -> None:
-        self._sizes = (-1, -1)
+        self._sizes: tuple[int, int, State | None] = (-1, -1, None)
         self._changed: asyncio.Future[None] | None = None
 
-    def publish(self, stored_size: int, commit_size: int) -> None:
-        if (stored_size, commit_size) == self._sizes:
+    def publish(self, stored_size: int, commit_size: int, state: State) -> None:
+        if (stored_size, commit_size, state) == self._sizes:
             return
-        self._sizes = (stored_size, commit_size)
+        self._sizes = (stored_size, commit_size, state)
         if self._changed is not None:
             self._changed.set_result(None)
             self._changed = None

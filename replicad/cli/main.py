@@ -39,6 +39,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "tail": ("tail", "Follow the log: print its records, then each new one."),
     "outcome": ("outcome", "Say whether and where an id stands in the log."),
     "status": ("status", "Show all nodes: role, state, sizes, lag, root."),
+    "switchover": ("switchover", "Have the master hand over to another node."),
+    "promote": ("promote", "Make a node the master, when the one there was is gone."),
     "verify": ("verify", "Prove a data folder or a backup, offline, with public keys alone."),
     "backup": ("backup", "Copy a node's log into one file, while it runs."),
     "restore": ("restore", "Make a backup the log of a node that has none."),

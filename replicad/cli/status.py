@@ -94,7 +94,7 @@ def command(session: Session, timeout_s: float) -> None:
 
     async def ask() -> list[Row]:
         async with make_client(session, timeout_s=timeout_s) as client:
-            return await _ask_all(client, node_addresses(session))
+            return await survey(client, node_addresses(session))
 
     show_rows(run(ask()), output)
 
@@ -112,7 +112,7 @@ def show_rows(rows: Sequence[Row], output: Output) -> None:
         output.write(columns_text([_TITLES, *(_cells(row) for row in rows)]))
 
 
-async def _ask_all(client: AsyncClient, addresses: Iterable[str]) -> list[Row]:
+async def survey(client: AsyncClient, addresses: Iterable[str]) -> list[Row]:
     """A row for each node of the cluster. Raises the most telling error when no node answers."""
     by_address: dict[str, Answer] = await _ask(client, addresses)
     answers = [answer for answer in by_address.values() if isinstance(answer, Status)]

@@ -12,7 +12,7 @@ Every error is of a class of its own; those of a post say in ``applied`` whether
 from replicad.client.aio import AsyncClient
 from replicad.client.encryption import Encryption
 from replicad.client.sync import Client
-from replicad.client.types import NewMessage, NodeKey, NodeStatus, Outcome, Posted, Record, Status
+from replicad.client.types import Leading, NewMessage, NodeKey, NodeStatus, Outcome, Posted, Record, Status
 from replicad.errors import (
     Applied,
     BadRequest,
@@ -45,6 +45,7 @@ __all__ = [
     "IdConflict",
     "InternalError",
     "KeyFileError",
+    "Leading",
     "NewMessage",
     "NodeKey",
     "NodeStatus",

@@ -12,7 +12,7 @@ from random import Random
 from types import TracebackType
 from typing import Self
 
-from replicad.client import methods
+from replicad.client import control, methods
 from replicad.client.bulk import Bulk
 from replicad.client.connection import Connections
 from replicad.client.cutting import (
@@ -32,7 +32,7 @@ from replicad.client.retry import Route
 from replicad.client.sealed import Message, SealedPosts, opened
 from replicad.client.settings import Settings, checked_concern, checked_timeout, make_settings
 from replicad.client.tls import ClientTls
-from replicad.client.types import NodeKey, NodeStatus, Outcome, Posted, Record, Status
+from replicad.client.types import Leading, NodeKey, NodeStatus, Outcome, Posted, Record, Status
 from replicad.core.record import encode_headers
 from replicad.errors import BadRequest, IdConflict, NotFound, TooLarge, Unavailable
 from replicad.wire.parsing import parse_peer
@@ -361,6 +361,36 @@ class AsyncClient:
             key_id=message.key_id,
             certificate_expires_ms=message.certificate_expires_ms,
         )
+
+    # --- steering ---------------------------------------------------------------------------------------------------
+
+    async def promote(self, address: str, *, timeout_s: float | None = None) -> Leading:
+        """Make the node at ``address`` the master, when there is none; returns once it is open.
+
+        It needs promises of R voters (docs/semantics.md), and fetches what it lacks. Called again, it waits for what is
+        under way. Raises Unavailable when it is a worker still (the text says why), or not open in time: then it goes
+        on trying; BadRequest for a node without a vote; Forbidden without the role admin.
+        """
+        node, epoch, size = await control.promote(self._connections, address, self._timeout(timeout_s))
+        return Leading(node, address, epoch, size)
+
+    async def switchover(self, to: str = "", *, timeout_s: float | None = None) -> Leading:
+        """Have the master hand over to the node ``to``, or to the worker that has most; returns once that is open.
+
+        Posts wait meanwhile, and nothing that was acknowledged is lost. Raises Unavailable when the master goes on (the
+        text says why) or there is none; BadRequest for what is no worker with a vote; Forbidden without the role admin.
+        """
+        asked = await self.status()
+        if not asked.master:
+            raise Unavailable(f"{asked.node} knows of no master: use promote")
+        node, epoch, size = await control.switchover(
+            self._connections, asked.master_address, to, self._timeout(timeout_s), ask_status=self.status
+        )
+        address = next(each.address for each in asked.nodes if each.name == node)
+        return Leading(node, address, epoch, size)
+
+    def _timeout(self, timeout_s: float | None) -> float:
+        return self._settings.timeout_s if timeout_s is None else timeout_s
 
     async def _master_address(self) -> str:
         """The master's address as a node that answers knows it; "" when none does."""

@@ -1,4 +1,4 @@
-"""The Log service's methods by name. Requests and responses go as bytes; the codec and protobuf read them."""
+"""The methods of the services Log and Control by name. Requests and responses go as bytes; the codec reads them."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ LIST: Final = _LOG + "List"
 TAIL: Final = _LOG + "Tail"
 OUTCOME: Final = _LOG + "Outcome"
 STATUS: Final = _LOG + "Status"
+
+_CONTROL: Final = "/replicad.wire.v1.Control/"
+
+PROMOTE: Final = _CONTROL + "Promote"
+SWITCHOVER: Final = _CONTROL + "Switchover"

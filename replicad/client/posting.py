@@ -19,6 +19,7 @@ from replicad.client.frames import BulkFrame, CallsFrame, Frame, outcomes_of, ti
 from replicad.client.lanes import WINDOW_BYTES, Lane, LaneKey, Lanes
 from replicad.client.retry import Route, may_retry, next_delay
 from replicad.client.types import Posted
+from replicad.client.vigil import BLIND_S, SILENCE_S, MayNotAsk, newer_master
 from replicad.errors import (
     Applied,
     BadRequest,
@@ -181,7 +182,33 @@ class Poster:
         if stream.over:
             return None
         self._stream = stream
+        self._run(self._watch(stream))
         return stream
+
+    async def _watch(self, stream: PostStream) -> None:
+        """Leave a stream that says nothing when another node is the master: this one hangs, or is cut off, and may not
+        even know."""
+        while not stream.over:
+            await asyncio.sleep(SILENCE_S)
+            silent_s = self._silent_s(stream)
+            if silent_s < SILENCE_S:
+                continue
+            try:
+                master = await newer_master(self._connections, self._route.addresses, stream.address)
+            except MayNotAsk:
+                master = ""
+                if silent_s >= BLIND_S:
+                    self._end(stream, Unavailable(f"{stream.address} answers nothing"))
+            if master and self._silent_s(stream) >= SILENCE_S:
+                text = f"{stream.address} answers nothing, and the master is at {master}"
+                self._end(stream, NotMaster(text, master_address=master))
+
+    def _silent_s(self, stream: PostStream) -> float:
+        """For how long a frame of it waits since anything was heard; 0.0 when none waits."""
+        oldest = next(iter(stream.in_flight.values()), None)
+        if oldest is None or stream.over:
+            return 0.0
+        return self._loop.time() - max(stream.heard_at, oldest[1].sent_at)
 
     async def _greeted(self, stream: PostStream) -> None:
         """Wait until the server takes the stream, or refuses it: a frame written while a refusal is on its way makes
@@ -353,7 +380,10 @@ class Poster:
         self._last_error = error
         if not stream.left:
             self._stream = None
-            self._reopen_at = max(self._reopen_at, self._loop.time() + self._route.failed())
+            wait_s = (
+                self._route.not_master(error.master_address) if isinstance(error, NotMaster) else self._route.failed()
+            )
+            self._reopen_at = max(self._reopen_at, self._loop.time() + wait_s)
         # Who we are and what we speak is judged before any frame is looked at: all frames would be refused alike.
         refused = isinstance(error, Unauthorized | Forbidden | BadRequest) and not stream.answered
         for lane, frame in list(stream.in_flight.values())[::-1]:

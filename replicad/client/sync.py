@@ -16,7 +16,7 @@ from replicad.client.bulk import FRAMES_UNDER_WAY, bulk_error
 from replicad.client.cutting import BulkMessage, cut_frames
 from replicad.client.encryption import Encryption
 from replicad.client.ids import PROCESS_IDS
-from replicad.client.types import Outcome, Posted, Record, Status
+from replicad.client.types import Leading, Outcome, Posted, Record, Status
 from replicad.errors import ServiceError, Unavailable
 
 T = TypeVar("T")
@@ -190,6 +190,16 @@ class Client:
     def status(self, address: str | None = None) -> Status:
         """As :meth:`AsyncClient.status`."""
         return self._run(self._client.status(address))
+
+    # --- steering ---------------------------------------------------------------------------------------------------
+
+    def promote(self, address: str, *, timeout_s: float | None = None) -> Leading:
+        """As :meth:`AsyncClient.promote`."""
+        return self._run(self._client.promote(address, timeout_s=timeout_s))
+
+    def switchover(self, to: str = "", *, timeout_s: float | None = None) -> Leading:
+        """As :meth:`AsyncClient.switchover`."""
+        return self._run(self._client.switchover(to, timeout_s=timeout_s))
 
     # --- the thread -------------------------------------------------------------------------------------------------
 

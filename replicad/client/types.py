@@ -59,6 +59,15 @@ class NodeStatus(NamedTuple):
     voter: bool = True  # false: it counts in no quorum and no write concern, as that config has it
 
 
+class Leading(NamedTuple):
+    """A node that has become the master, and is open."""
+
+    node: str
+    address: str
+    epoch: int
+    size: int  # of its log
+
+
 class Status(NamedTuple):
     """A node's account of itself and of the others."""
 

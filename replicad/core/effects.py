@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import NamedTuple
 
 from replicad.core.batch import Append, Batch
@@ -134,9 +134,56 @@ class Confirmed:
     error: ServiceError | None
 
 
+@dataclass(frozen=True, slots=True)
+class HandOverEnded:
+    """A :class:`HandOver` is done: ``to`` has taken a higher epoch; or why this master goes on."""
+
+    ticket: int
+    to: str
+    error: ServiceError | None = None
+
+
+class Call(Enum):
+    """Why a node asks to be the master."""
+
+    BEGIN = "begin"  # the config says so, and this node has never promised an epoch
+    RESUME = "resume"  # its last promise was to itself
+    APPOINTED = "appointed"  # by an operator
+    HANDED_OVER = "handed-over"  # by the master
+
+
+# The three effects after which this machine gets no event any more: another one takes its place, from what the disk
+# has when all that was asked of it before is done.
+
+
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """Ask the voters whether this node may be the master: become a Candidate."""
+
+    call: Call
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """Become the Master, in an epoch above this one."""
+
+    above_epoch: int
+    insists: bool  # by an operator's word: a voter that has promised an epoch to another is asked for a higher one
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Become a Worker, with this epoch promised to that node where it is above what was promised before."""
+
+    epoch: int
+    master: str
+    detail: str
+
+
 class State(StrEnum):
-    OPENING = "opening"  # master: fencing, fetching a missing tail, first record not on W voters yet
+    OPENING = "opening"  # master: asking, fencing, fetching a missing tail, first record not on W voters yet
     OPEN = "open"  # master: takes posts
+    HANDING_OVER = "handing-over"  # master: takes no posts while another node becomes the master
     DEPOSED = "deposed"  # master: has learnt of a higher epoch; takes no posts
     READ_ONLY = "read-only"  # master: disk full
     WAITING = "waiting"  # worker: no master's stream
@@ -171,6 +218,10 @@ Effect = (
     | ReadContent
     | Answer
     | Confirmed
+    | HandOverEnded
+    | Stand
+    | Lead
+    | Follow
     | StateChanged
     | Note
 )
@@ -194,6 +245,20 @@ class Confirm:
     """A linearizable read wants to know that this still is the master; answered by :class:`Confirmed`."""
 
     ticket: int
+
+
+@dataclass(frozen=True, slots=True)
+class Promote:
+    """An operator wants this node to be the master."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """An operator wants another node to be the master; answered by :class:`HandOverEnded`."""
+
+    ticket: int
+    to: str  # "" for the worker that has most
+    deadline: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +367,8 @@ class Reconfigured:
 Event = (
     Submit
     | Confirm
+    | Promote
+    | HandOver
     | PeerUp
     | PeerDown
     | FrameArrived

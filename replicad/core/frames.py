@@ -46,6 +46,27 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
+class Inquiry:
+    cluster: str
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    node: str
+    promised_epoch: int
+    promised_to: str
+    last_epoch: int
+    size: int
+    leads: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Welcome:
     node: str
     last_epoch: int
@@ -82,7 +103,8 @@ class Refused:
     reason: str
     text: str
     promised_epoch: int
+    promised_to: str = ""
 
 
-MasterFrame = Hello | RootQuery | Align | AppendBatch | Heartbeat | Fetch
-WorkerFrame = Welcome | RootAnswer | Aligned | Ack | Supply | Refused
+MasterFrame = Hello | RootQuery | Align | AppendBatch | Heartbeat | Fetch | Inquiry | TakeOver
+WorkerFrame = Welcome | RootAnswer | Aligned | Ack | Supply | Refused | Standing

@@ -14,29 +14,35 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from replicad.core import voterstext
+from replicad.core import handover, mandate, voterstext
 from replicad.core.batch import Append, Batch
 from replicad.core.check import check_batch
 from replicad.core.confirms import Confirms
 from replicad.core.effects import (
     Answer,
     BatchesRead,
+    Call,
     Confirm,
     Confirmed,
     ContentRead,
     Effect,
     Event,
+    Follow,
     FrameArrived,
     FrameResult,
+    HandOver,
+    HandOverEnded,
     Hangup,
     IdsFound,
     Note,
     PeerDown,
     PeerUp,
     PromiseStored,
+    Promote,
     Reconfigured,
     RootRead,
     Send,
+    Stand,
     State,
     StateChanged,
     StoreBatch,
@@ -47,7 +53,20 @@ from replicad.core.effects import (
     Tick,
     Truncated,
 )
-from replicad.core.frames import Ack, Aligned, Hello, Refused, RootAnswer, Supply, Welcome, WorkerFrame
+from replicad.core.frames import (
+    Ack,
+    Aligned,
+    Hello,
+    Inquiry,
+    MasterFrame,
+    Refused,
+    RootAnswer,
+    Supply,
+    TakeOver,
+    Welcome,
+    WorkerFrame,
+)
+from replicad.core.handover import Handover
 from replicad.core.keyring import Keyring
 from replicad.core.opening import Opening
 from replicad.core.ownlog import OwnLog
@@ -61,6 +80,7 @@ from replicad.core.tree import Tree
 from replicad.core.voters import MAX_STANDING, EpochLists, VoterList, commit_quorum
 from replicad.errors import OutcomeUnknown, PeerError, ServiceError, StorageFull, Unavailable, invariant
 
+INSISTENCE = 3  # epochs of others that an appointed master goes beyond: two of them must not duel for ever
 _FULL = "the master's disk is full; posts are taken again when there is room"
 
 
@@ -75,11 +95,15 @@ class Master:
         sealer: Sealer,
         keyring: Keyring,
         decode: Callable[[bytes], Records],
+        above_epoch: int = 0,
+        insists: bool = True,
     ) -> None:
+        """Its epoch is above every one that this node has promised, and ``above_epoch``. ``insists``: not to give way,
+        before it has begun, to another that a voter has promised a higher one, but to take one higher still."""
         self.settings = settings
         self.state = State.OPENING
         self.detail = "starting"
-        self.epoch = start.promised_epoch
+        self.epoch = max(start.promised_epoch, above_epoch)
         self.log = OwnLog.restore(start, settings.cache_bytes)
         self.posts = Posts(
             next_offset=start.tree.size,
@@ -98,6 +122,8 @@ class Master:
         self._retry_store_at = float("inf")
         self._commit_moved_at = float("inf")  # since when a commit size may be untold
         self._confirms = Confirms()
+        self._insistence = INSISTENCE if insists else 0
+        self._handover: Handover | None = None
         self._now, self._wall_ms = 0.0, 0
         self._handlers: dict[type, Callable[..., list[Effect]]] = {
             Submit: self._submit,
@@ -115,6 +141,8 @@ class Master:
             Truncated: self._truncated,
             Confirm: self._confirm,
             Reconfigured: self._reconfigured,
+            HandOver: self._hand_over,
+            Promote: lambda _: [],  # it is the master, or is about to be
         }
 
     def start(self, *, now: float, wall_ms: int) -> list[Effect]:
@@ -128,12 +156,16 @@ class Master:
         effects = self._handlers[type(event)](event)
         if self.posts.queued:
             self._build(effects)
+        if self._handover is not None:
+            effects += self._hand_on(self._handover)
         return effects
 
     def wake_at(self) -> float:
         """When the next :class:`Tick` is due."""
         due = min(self.posts.next_deadline(), self._retry_store_at, self._commit_moved_at + self.settings.announce_s)
         due = min(due, self._confirms.next_deadline(self.settings.unhealthy_s))
+        if self._handover is not None:
+            due = min(due, self._handover.deadline)
         for worker in self.workers.values():
             if worker.phase is not Phase.DOWN:
                 due = min(due, worker.last_sent + self.settings.heartbeat_s)
@@ -165,6 +197,8 @@ class Master:
             )
         if self.state is State.READ_ONLY:
             return StorageFull(_FULL)
+        if self.state is State.HANDING_OVER:
+            return Unavailable(self.detail, retry_after_s=0.02)
         if self.state is State.OPENING:
             return Unavailable(f"the master is opening epoch {self.epoch}: {self.detail}", retry_after_s=0.2)
         return Unavailable(f"this master is deposed: {self.detail}")
@@ -362,7 +396,9 @@ class Master:
     # --- workers -----------------------------------------------------------------------------------
 
     def _peer_up(self, event: PeerUp) -> list[Effect]:
-        worker = self.workers[event.peer]
+        worker = self.workers.get(event.peer)
+        if worker is None:
+            return []  # somebody calls this node: what for, the first frame tells
         if self.state is State.DEPOSED:
             return [Hangup(event.peer, "deposed")]
         if self._opening is not None:
@@ -371,7 +407,9 @@ class Master:
         return [self._hello(worker)] if self._epoch_promised else []
 
     def _peer_down(self, event: PeerDown) -> list[Effect]:
-        worker = self.workers[event.peer]
+        worker = self.workers.get(event.peer)
+        if worker is None:
+            return []
         was_up = worker.phase is not Phase.DOWN
         worker.down(event.reason)
         effects: list[Effect] = []
@@ -383,7 +421,9 @@ class Master:
         return [*effects, Note("warning", "lost", f"lost {event.peer}: {event.reason}", {"peer": event.peer})]
 
     def _frame(self, event: FrameArrived) -> list[Effect]:
-        worker, frame = self.workers[event.peer], event.frame
+        worker, frame = self.workers.get(event.peer), event.frame
+        if worker is None:
+            return self._called(event.peer, frame)  # type: ignore[arg-type]
         if worker.phase is Phase.DOWN or self.state is State.DEPOSED:
             return []
         worker.heard(self._now)
@@ -441,21 +481,63 @@ class Master:
         worker.detail = frame.text
         fields: dict[str, object] = {"peer": worker.name, "reason": frame.reason}
         effects: list[Effect] = [Note("warning", "refused", f"{worker.name} refuses: {frame.text}", fields)]
-        if frame.reason == "epoch" and frame.promised_epoch >= self.epoch + (self._epoch_start >= 0):
-            return effects + self._outdated(frame.promised_epoch)
+        epoch, master = frame.promised_epoch, frame.promised_to
+        begun = self._epoch_start >= 0
+        if frame.reason == "epoch" and (epoch > self.epoch or (epoch == self.epoch and not (begun and not master))):
+            return effects + self._outdated(epoch, master, worker.name)
         return [*effects, Hangup(worker.name, frame.reason)]
 
-    def _outdated(self, epoch: int) -> list[Effect]:
-        """A voter has promised this epoch to another, or a higher one: take one higher still; or, when this one has
-        begun, stop being the master."""
+    def _called(self, peer: str, frame: MasterFrame) -> list[Effect]:
+        """Another node calls this one, to ask how it stands, or as the master of an epoch of its own."""
+        if isinstance(frame, Inquiry):
+            leads = self.state in (State.OPEN, State.READ_ONLY)
+            own = mandate.standing(
+                self.settings, self.log, epoch=self.epoch, promised_to=self.settings.node, leads=leads
+            )
+            return [Send(peer, mandate.answer_inquiry(self.settings, frame, own))]
+        if not isinstance(frame, Hello):
+            return []
+        fault = mandate.hello_fault(self.settings, frame, epoch=self.epoch, promised_to=self.settings.node)
+        if fault is None:
+            return [Hangup(peer, "busy"), *self._outdated(frame.epoch, frame.master, frame.master)]
+        return [Send(peer, Refused(*fault, self.epoch, self.settings.node)), Hangup(peer, fault[0])]
+
+    def _outdated(self, epoch: int, master: str, voter: str) -> list[Effect]:
+        """A voter has promised this epoch to another, or a higher one: take one higher still; or give way."""
         if self._epoch_start < 0:
+            gives_way = mandate.gives_way(self.settings.node, self.epoch, to=master, their_epoch=epoch)
+            if gives_way and not self._insistence:
+                return self._step_down(epoch, master)
+            self._insistence -= gives_way
             return self._greet_anew(epoch + 1)
-        text = f"a node has promised epoch {epoch}, above this master's {self.epoch}"
+        if epoch > self.epoch and master != self.settings.node:
+            return self._step_down(epoch, master)
+        return self._renew(f"{voter} is bound to epoch {epoch} of {master}, and can't follow in epoch {self.epoch}")
+
+    def _step_down(self, epoch: int, master: str) -> list[Effect]:
+        """Be the master no more, for a higher epoch of another."""
+        text = f"epoch {epoch}, above this master's {self.epoch}, is promised to {master or 'another'}"
+        ended = self._handover.ended(master) if self._handover else None
+        return self._leave(State.DEPOSED, text, Follow(epoch, master, text), ended)
+
+    def _renew(self, why: str) -> list[Effect]:
+        """Open a higher epoch for a voter that can't follow in this one: it was promised to another, which lost the
+        race for it; or a higher one was to this very node, in whose name somebody else has called."""
+        text = f"{why}: a higher one is opened"
+        error = Unavailable(f"{text}; try again")
+        ended = HandOverEnded(self._handover.ticket, "", error) if self._handover else None
+        return self._leave(State.OPENING, text, Stand(Call.RESUME), ended)
+
+    def _leave(self, state: State, text: str, turn: Follow | Stand, ended: HandOverEnded | None) -> list[Effect]:
+        """Give way to another machine; what posts wait for is not known any more."""
         effects = self.posts.refuse_queued(Unavailable(text), tip=self.log.tip)
         effects += self.posts.abandon(OutcomeUnknown(f"{text}; ask for the outcome of the id"))
         effects += self._confirms.abandon(text)
-        effects += self._change(State.DEPOSED, text, level="error")
-        return effects + [Hangup(worker.name, "deposed") for worker in self.workers.values()]
+        effects += [ended] if ended else []
+        self._handover = None
+        effects += self._change(state, text, level="warning")
+        effects += [Hangup(worker.name, state.value) for worker in self.workers.values()]
+        return [*effects, turn]
 
     def _greet_anew(self, epoch: int) -> list[Effect]:
         """Take a higher epoch, on new streams: a Welcome to the lower one, still on its way, is no promise of this."""
@@ -479,6 +561,36 @@ class Master:
         if opening is not None and opening.source == event.peer:
             return opening.own_root_read(event.size, event.root, self.log) + self._maybe_begin()
         return worker.own_root_read(event.size, event.root, self.log) + self._advance()
+
+    # --- handing over ------------------------------------------------------------------------------
+
+    def _hand_over(self, event: HandOver) -> list[Effect]:
+        """Take no more posts until the other node has all, and then until it is the master, or time is over."""
+        if self.state is not State.OPEN:
+            error = Unavailable(f"{self.settings.node} is {self.state.value}, not open: {self.detail}")
+            return [HandOverEnded(event.ticket, "", error)]
+        to = handover.choose(event.to, self._voting, tip=self.log.tip)
+        if isinstance(to, ServiceError):
+            return [HandOverEnded(event.ticket, "", to)]
+        self._handover = Handover(event.ticket, to, event.deadline)
+        return self._change(State.HANDING_OVER, f"hands over to {to}")
+
+    def _hand_on(self, ending: Handover) -> list[Effect]:
+        """The next step of a handover, after each event."""
+        effects: list[Effect] = []
+        if self.posts.queued:
+            effects += self.posts.refuse_queued(Unavailable(self.detail, retry_after_s=0.02), tip=self.log.tip)
+        worker = self.workers[ending.to]
+        lost = not ending.asked and worker.phase is not Phase.LEVELLING
+        if lost or self._now >= ending.deadline:
+            self._handover = None
+            why = f"{ending.to} is lost: {worker.detail}" if lost else f"{ending.to} {ending.missing}"
+            effects.append(HandOverEnded(ending.ticket, "", Unavailable(f"{why}; {self.settings.node} goes on")))
+            return effects + self._change(State.OPEN, f"epoch {self.epoch}; {why}", level="warning")
+        if not ending.asked and worker.acked_size == self.log.stored_size == self.log.tip:
+            ending.asked = True
+            effects.append(Send(ending.to, TakeOver(self.epoch)))
+        return effects
 
     # --- time --------------------------------------------------------------------------------------
 

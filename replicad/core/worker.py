@@ -14,28 +14,39 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from replicad.core import mandate
 from replicad.core.check import check_batch
 from replicad.core.effects import (
+    Answer,
     BatchesRead,
+    Call,
+    Confirm,
+    Confirmed,
     Effect,
     Event,
     FrameArrived,
+    FrameResult,
+    HandOver,
+    HandOverEnded,
     Hangup,
     Note,
     PeerDown,
     PeerUp,
     PromiseStored,
+    Promote,
     ReadBatches,
     ReadRoot,
     Reconfigured,
     RootRead,
     Send,
+    Stand,
     State,
     StateChanged,
     StoreBatch,
     Stored,
     StoreFailed,
     StorePromise,
+    Submit,
     Tick,
     Truncate,
     Truncated,
@@ -48,10 +59,12 @@ from replicad.core.frames import (
     Fetch,
     Heartbeat,
     Hello,
+    Inquiry,
     Refused,
     RootAnswer,
     RootQuery,
     Supply,
+    TakeOver,
     Welcome,
 )
 from replicad.core.keyring import Keyring
@@ -59,7 +72,7 @@ from replicad.core.ownlog import OwnLog
 from replicad.core.record import Records
 from replicad.core.settings import Settings
 from replicad.core.start import StoreState
-from replicad.errors import PeerError, invariant
+from replicad.errors import PeerError, Unavailable, invariant
 
 _CACHE_BYTES = 0  # a worker feeds nobody
 
@@ -74,10 +87,12 @@ class Worker:
         *,
         keyring: Keyring,
         decode: Callable[[bytes], Records],
+        detail: str = "no master has called yet",
     ) -> None:
+        """``detail`` says why it waits."""
         self.settings = settings
         self.state = State.WAITING
-        self.detail = "no master has called yet"
+        self.detail = detail
         self.epoch, self.master = start.promised_epoch, start.promised_to
         self.log = OwnLog.restore(start, _CACHE_BYTES)
         self.refused_batches = 0
@@ -104,6 +119,10 @@ class Worker:
             RootRead: self._root_read,
             Tick: self._tick,
             Reconfigured: self._reconfigured,
+            Promote: lambda _: [Stand(Call.APPOINTED)],
+            Submit: lambda event: [Answer(event.ticket, FrameResult(error=self._no_master()))],
+            Confirm: lambda event: [Confirmed(event.ticket, self._no_master())],
+            HandOver: lambda event: [HandOverEnded(event.ticket, "", self._no_master())],
         }
         self._frames: dict[type, Callable[..., list[Effect]]] = {
             AppendBatch: self._append,
@@ -111,6 +130,7 @@ class Worker:
             RootQuery: self._root_query,
             Align: self._align,
             Fetch: self._fetch,
+            TakeOver: self._take_over,
         }
 
     def start(self, *, now: float, wall_ms: int) -> list[Effect]:
@@ -135,6 +155,9 @@ class Worker:
         frame = event.frame
         if isinstance(frame, Hello):
             return self._hello(event.peer, frame)
+        if isinstance(frame, Inquiry):
+            own = mandate.standing(self.settings, self.log, epoch=self.epoch, promised_to=self.master)
+            return [Send(event.peer, mandate.answer_inquiry(self.settings, frame, own))]
         handler = self._frames.get(type(frame))
         if event.peer != self._session or not self._greeted or handler is None:
             return []  # of a session that is over
@@ -147,7 +170,7 @@ class Worker:
 
     def _hello(self, peer: str, hello: Hello) -> list[Effect]:
         """Promise the epoch, on disk, before the Welcome; or say why not."""
-        fault = self._hello_fault(hello)
+        fault = mandate.hello_fault(self.settings, hello, epoch=self.epoch, promised_to=self.master)
         if fault is not None:
             return self._refuse(peer, hello.master, *fault)
         effects: list[Effect] = []
@@ -160,20 +183,9 @@ class Worker:
             effects.append(StorePromise(hello.epoch, hello.master))
         return effects + self._greet()
 
-    def _hello_fault(self, hello: Hello) -> tuple[str, str] | None:
-        if hello.cluster != self.settings.cluster:
-            return "cluster", f"this node is of cluster {self.settings.cluster!r}, not {hello.cluster!r}"
-        if hello.master not in self.settings.workers:
-            return "master", f"{hello.master!r} is no other node of this node's config"
-        if hello.epoch < self.epoch:
-            return "epoch", f"epoch {hello.epoch} is over: epoch {self.epoch} is promised to {self.master}"
-        if hello.epoch == self.epoch and hello.master != self.master:
-            return "epoch", f"epoch {self.epoch} is promised to {self.master} already"
-        return None
-
     def _refuse(self, peer: str, master: str, reason: str, text: str) -> list[Effect]:
         note = Note("warning", "refused", f"refused a master: {text}", {"peer": master, "reason": reason})
-        return [note, Send(peer, Refused(reason, text, self.epoch)), Hangup(peer, reason)]
+        return [note, Send(peer, Refused(reason, text, self.epoch, self.master)), Hangup(peer, reason)]
 
     def _promise_stored(self, event: PromiseStored) -> list[Effect]:
         self._promised = max(self._promised, event.epoch)
@@ -203,7 +215,7 @@ class Worker:
         self.state, self.detail = State.WAITING, f"ended the stream of {self.master}: {text}"
         return [
             Note("error", "refused", self.detail, {"peer": self.master, "reason": reason, "size": self.log.tip}),
-            Send(peer, Refused(reason, text, self.epoch)),
+            Send(peer, Refused(reason, text, self.epoch, self.master)),
             Hangup(peer, reason),
             StateChanged(self.state, self.detail),
         ]
@@ -225,6 +237,15 @@ class Worker:
     def _reconfigured(self, event: Reconfigured) -> list[Effect]:
         self.settings, self._keyring = event.settings, event.keyring
         return []
+
+    def _take_over(self, frame: TakeOver) -> list[Effect]:
+        """The master wants this node in its place; all that it has is here."""
+        note = Note("info", "takes_over", f"{self.master} hands over", {"peer": self.master, "epoch": frame.epoch})
+        return [note, Stand(Call.HANDED_OVER)] if frame.epoch == self.epoch else []
+
+    def _no_master(self) -> Unavailable:
+        """For what was asked of this node while it was another machine."""
+        return Unavailable(f"{self.settings.node} is a worker now", retry_after_s=0.05)
 
     # --- the master's questions --------------------------------------------------------------------
 

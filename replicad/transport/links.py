@@ -1,4 +1,4 @@
-"""The streams between nodes: a master dials each worker; a worker takes what dials it.
+"""The streams between nodes: a master, or who wants to be one, dials every other node, and each takes what dials it.
 
 Owns dialling, backing off and the frames' way in and out. Must not know what the frames say.
 """
@@ -17,8 +17,7 @@ from grpc import aio
 
 from replicad.backoff import backoff_s
 from replicad.configlimits import Timeouts
-from replicad.core.frames import Ack, AppendBatch, Hello, MasterFrame, Refused, WorkerFrame
-from replicad.core.worker import Worker
+from replicad.core.frames import Ack, AppendBatch, Hello, Inquiry, MasterFrame, Refused, Standing, WorkerFrame
 from replicad.errors import PeerError
 from replicad.logs import Logger
 from replicad.runtime import Runtime
@@ -146,7 +145,7 @@ class Dialer:
                     outbox.hang_up("asked to dial again")
                 while (data := await call.read()) is not aio.EOF:
                     frame = decode_worker_frame(cast(bytes, data))
-                    followed = followed or isinstance(frame, Ack)
+                    followed = followed or isinstance(frame, Ack | Standing)
                     self._runtime.frame_arrived(self._name, outbox, frame)
                 reason = await call.details() or reason
             except asyncio.CancelledError:
@@ -166,6 +165,8 @@ class Dialer:
                 if up:
                     outbox.hang_up(reason)
                     self._runtime.peer_down(self._name, outbox, outbox.reason or reason)
+                elif not _is_cancelled():
+                    self._runtime.peer_unreachable(self._name, reason)
         return followed, outbox.reason or reason
 
     def _channel(self) -> aio.Channel:
@@ -201,7 +202,7 @@ def _is_cancelled() -> bool:
 
 
 class Acceptor:
-    """The worker's side: the handler of Replicate. Each stream is a peer of its own to the machine."""
+    """The side that is called: the handler of Replicate. Each stream is a peer of its own to the machine."""
 
     def __init__(
         self, runtime: Runtime, *, log: Logger, names: Callable[[Context], frozenset[str]] | None = None
@@ -213,11 +214,7 @@ class Acceptor:
     async def replicate(self, requests: object, context: Context, author: str) -> AsyncGenerator[bytes, None]:
         """The handler of Replicate."""
         del requests, author
-        if not isinstance(self._runtime.machine, Worker):
-            refused = Refused("role", "this node is a master too: see role in the config of both", 0)
-            yield encode_worker_frame(refused)
-            return
-        peer, outbox = f"stream-{next(self._streams)}", Outbox(encode_worker_frame)
+        peer, outbox = f"stream #{next(self._streams)}", Outbox(encode_worker_frame)  # no node has such a name
         self._runtime.peer_up(peer, outbox)
         reader = asyncio.create_task(self._read(peer, outbox, context))
         try:
@@ -232,8 +229,9 @@ class Acceptor:
         try:
             while (data := await context.read()) is not aio.EOF:
                 frame = decode_master_frame(data)
-                if self._names is not None and isinstance(frame, Hello) and frame.master not in self._names(context):
-                    raise PeerError("certificate", f"the caller's certificate is not that of {frame.master}")
+                name = frame.master if isinstance(frame, Hello) else frame.node if isinstance(frame, Inquiry) else None
+                if name is not None and self._names is not None and name not in self._names(context):
+                    raise PeerError("certificate", f"the caller's certificate is not that of {name}")
                 self._runtime.frame_arrived(peer, outbox, frame)
         except PeerError as exc:
             reason = f"{exc.reason}: {exc}"

@@ -13,7 +13,7 @@ from grpc import aio
 from replicad.config import Config
 from replicad.core.concern import resolve
 from replicad.core.effects import FrameResult
-from replicad.core.master import Master
+from replicad.core.worker import Worker
 from replicad.errors import NotMaster, OutcomeUnknown, RateLimited, ServiceError, TooLarge, Unavailable
 from replicad.rates import Rates
 from replicad.runtime import Runtime
@@ -60,7 +60,7 @@ class Posting:
 
     def _check(self, frame: PostFrame, author: str) -> None:
         runtime, limits = self._runtime, self._config.limits
-        if not isinstance(runtime.machine, Master):
+        if isinstance(runtime.machine, Worker):
             master = runtime.machine.master
             address = address_of(self._config, master)
             known = f"the master is {master} at {address}" if master else "it does not know the master yet"

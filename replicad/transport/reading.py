@@ -11,7 +11,7 @@ from typing import cast
 
 from replicad.config import Config
 from replicad.core.batch import Batch
-from replicad.core.master import Master
+from replicad.core.worker import Worker
 from replicad.errors import BadRequest, NotMaster, Unavailable
 from replicad.runtime import LEVELS, Runtime
 from replicad.transport.addresses import address_of
@@ -94,7 +94,7 @@ class Reading:
             raise BadRequest(f"level {level[:32]!r} is not one of {', '.join(allowed)}")
         if level == "linearizable":
             machine = self._runtime.machine
-            if not isinstance(machine, Master):
+            if isinstance(machine, Worker):
                 address = address_of(self._config, machine.master)
                 raise NotMaster(
                     "a linearizable read is answered by the master", master=machine.master, master_address=address

@@ -19,6 +19,7 @@ from replicad.logs import Logger
 from replicad.rates import Rate
 from replicad.runtime import Runtime
 from replicad.transport.calls import Gate, StreamingCall, UnaryCall, options
+from replicad.transport.control import Control
 from replicad.transport.health import Health
 from replicad.transport.links import Acceptor
 from replicad.transport.poststream import Posting, only_outcome
@@ -27,9 +28,10 @@ from replicad.transport.reflection import SERVICES as REFLECTION
 from replicad.transport.reflection import Reflection
 from replicad.transport.status import Status
 from replicad.transport.tls import NodeTls, node_names
-from replicad.wire.v1 import health_pb2, log_pb2, replication_pb2
+from replicad.wire.v1 import control_pb2, health_pb2, log_pb2, replication_pb2
 
 LOG = "/replicad.wire.v1.Log"
+CONTROL = "/replicad.wire.v1.Control"
 REPLICATION = "/replicad.wire.v1.Replication"
 HEALTH = "/grpc.health.v1.Health"
 RECORD_OVERHEAD_BYTES = 600  # leaf, salt and framing of one record, at the longest id and author
@@ -50,6 +52,7 @@ class Server:
         expires_ms = (lambda: tls.identity.expires_ms) if tls else (lambda: 0)
         self._reading = Reading(runtime, config)
         self._status = Status(runtime, config, key_id=key_id, certificate_expires_ms=expires_ms)
+        self._control = Control(runtime, config, log=log)
         limits = config.limits
         self._gate = Gate(config, log=log, admit=tls.admit if tls else lambda _: None)
         self._rates = self.posting.rates
@@ -82,12 +85,14 @@ class Server:
             f"{LOG}/Tail": self._down(reading.tail),
             f"{LOG}/Outcome": self._unary(status.outcome),
             f"{LOG}/Status": self._unary(status.status),
+            f"{CONTROL}/Promote": self._unary(self._control.promote),
+            f"{CONTROL}/Switchover": self._unary(self._control.switchover),
             f"{REPLICATION}/Replicate": self._both(acceptor.replicate),
             f"{HEALTH}/Check": self._unary(self.health.check),
             f"{HEALTH}/Watch": self._down(self.health.watch),
         }
         if self._config.reflection:
-            files = [module.DESCRIPTOR for module in (log_pb2, replication_pb2, health_pb2)]
+            files = [module.DESCRIPTOR for module in (log_pb2, control_pb2, replication_pb2, health_pb2)]
             for service, protocol in REFLECTION.items():
                 methods[f"/{service}/ServerReflectionInfo"] = self._both(Reflection(protocol, files).info)
         return methods
@@ -118,7 +123,7 @@ class Server:
         self._config = config
         self._gate.configure(config)
         self._set_rates(config)
-        for part in (self.posting, self._reading, self._status):
+        for part in (self.posting, self._reading, self._status, self._control):
             part.configure(config)
 
     def end_untrusted(self) -> None:

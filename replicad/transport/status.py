@@ -15,6 +15,7 @@ from replicad import __version__
 from replicad.config import Config
 from replicad.core.master import Master
 from replicad.core.record import MAX_ID_BYTES, parse_leaf
+from replicad.core.worker import Worker
 from replicad.errors import BadRequest, NotFound, Unavailable
 from replicad.nodekeys import keys_of
 from replicad.runtime import Runtime, read_contents
@@ -55,12 +56,12 @@ class Status:
         root = log.known_root(size)
         if root is None:
             root = cast(bytes, await runtime.disk.read(lambda: runtime.store.root_at(size)))
-        master = config.node if isinstance(machine, Master) else machine.master
+        master = machine.master if isinstance(machine, Worker) else config.node
         return pb.StatusResponse(
             cluster=config.cluster,
             node=config.node,
             version=__version__,
-            role=config.role,
+            role="worker" if isinstance(machine, Worker) else "master",
             state=machine.state.value,
             epoch=machine.epoch,
             size=size,
@@ -86,12 +87,13 @@ class Status:
             seen = pb.NodeStatus(name=node.name, address=address, role="worker", health="unknown", keys=keys)
             seen.no_vote = not node.voter
             if node.name == config.node:
-                seen.role, seen.health, seen.size = config.role, "self", machine.log.stored_size
+                seen.health, seen.size = "self", machine.log.stored_size
+                seen.role = "worker" if isinstance(machine, Worker) else "master"
             elif isinstance(machine, Master):
                 worker = machine.workers[node.name]
                 seen.health, seen.size, seen.detail = worker.health.value, worker.acked_size, worker.detail
                 seen.lag = max(0, machine.log.stored_size - worker.acked_size)
-            elif node.name == machine.master:
+            elif isinstance(machine, Worker) and node.name == machine.master:
                 seen.role = "master"
             nodes.append(seen)
         return nodes

@@ -17,11 +17,14 @@ from replicad.core.frames import (
     Fetch,
     Heartbeat,
     Hello,
+    Inquiry,
     MasterFrame,
     Refused,
     RootAnswer,
     RootQuery,
+    Standing,
     Supply,
+    TakeOver,
     Welcome,
     WorkerFrame,
 )
@@ -51,6 +54,12 @@ def encode_master_frame(frame: MasterFrame) -> bytes:
         case Fetch(from_offset, max_bytes):
             message.fetch.from_offset, message.fetch.max_bytes = from_offset, max_bytes
             message.fetch.SetInParent()
+        case Inquiry(cluster, node):
+            message.inquiry.cluster, message.inquiry.node = cluster, node
+            message.inquiry.SetInParent()
+        case TakeOver(epoch):
+            message.take_over.epoch = epoch
+            message.take_over.SetInParent()
     return message.SerializeToString()
 
 
@@ -86,10 +95,15 @@ def encode_worker_frame(frame: WorkerFrame) -> bytes:
                 part.body = batch.body
             message.supply.size = size
             message.supply.SetInParent()
-        case Refused(reason, text, promised_epoch):
+        case Refused(reason, text, promised_epoch, promised_to):
             message.refused.reason, message.refused.text = reason, text
-            message.refused.promised_epoch = promised_epoch
+            message.refused.promised_epoch, message.refused.promised_to = promised_epoch, promised_to
             message.refused.SetInParent()
+        case Standing():
+            message.standing.node, message.standing.leads = frame.node, frame.leads
+            message.standing.promised_epoch, message.standing.promised_to = frame.promised_epoch, frame.promised_to
+            message.standing.last_epoch, message.standing.size = frame.last_epoch, frame.size
+            message.standing.SetInParent()
     return message.SerializeToString()
 
 
@@ -184,7 +198,20 @@ def _supply(frame: pb.WorkerFrame) -> Supply:
 
 
 def _refused(frame: pb.WorkerFrame) -> Refused:
-    return Refused(frame.refused.reason, frame.refused.text, _place(frame.refused.promised_epoch))
+    message = frame.refused
+    return Refused(message.reason, message.text, _place(message.promised_epoch), message.promised_to)
+
+
+def _standing(frame: pb.WorkerFrame) -> Standing:
+    message = frame.standing
+    return Standing(
+        node=message.node,
+        promised_epoch=_place(message.promised_epoch),
+        promised_to=message.promised_to,
+        last_epoch=_place(message.last_epoch),
+        size=_place(message.size),
+        leads=message.leads,
+    )
 
 
 _MASTER_KINDS: dict[str, Callable[[pb.MasterFrame], MasterFrame]] = {
@@ -194,6 +221,8 @@ _MASTER_KINDS: dict[str, Callable[[pb.MasterFrame], MasterFrame]] = {
     "append": _append,
     "heartbeat": lambda frame: Heartbeat(_place(frame.heartbeat.commit_size), frame.heartbeat.probe),
     "fetch": lambda frame: Fetch(_place(frame.fetch.from_offset), _place(frame.fetch.max_bytes)),
+    "inquiry": lambda frame: Inquiry(frame.inquiry.cluster, frame.inquiry.node),
+    "take_over": lambda frame: TakeOver(_place(frame.take_over.epoch)),
 }
 
 _WORKER_KINDS: dict[str, Callable[[pb.WorkerFrame], WorkerFrame]] = {
@@ -203,4 +232,5 @@ _WORKER_KINDS: dict[str, Callable[[pb.WorkerFrame], WorkerFrame]] = {
     "ack": lambda frame: Ack(_place(frame.ack.size), frame.ack.probe),
     "supply": _supply,
     "refused": _refused,
+    "standing": _standing,
 }

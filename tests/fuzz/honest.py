@@ -11,13 +11,11 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-import grpc
-from grpc import aio
-
+from replicad.client import AsyncClient
 from replicad.dev import DevCluster
 from tests.fuzz.port import PortFuzz
 from tests.support.nodes import TOKEN, all_level, raw_logs, running_cluster, same_records, verified
-from tests.support.rawlog import Posted, RawLog, new_id
+from tests.support.rawlog import new_id
 
 LIMITS = {"payload": "64KiB", "frame": "128KiB", "batch_records": 1000}
 GROWTH_BYTES = 96 << 20  # of a node: gRPC keeps what a connection needed for the next one
@@ -43,10 +41,11 @@ def attacked_cluster(
 async def _attack(cluster: DevCluster, seed: int, attacks: int, seconds: float) -> Counter[str]:
     fuzz = PortFuzz([node.address for node in cluster.nodes], token=TOKEN, seed=seed)
     posted: dict[str, tuple[int, bytes]] = {}
-    async with raw_logs(cluster) as logs:
+    addresses = [node.address for node in cluster.nodes]
+    async with raw_logs(cluster) as logs, AsyncClient(addresses, token=TOKEN) as client:
         await fuzz.run(attacks=20)  # what is made once per process is made now
         before = {name: (await log.status()).rss_bytes for name, log in logs.items()}
-        honest = asyncio.create_task(_post_on(logs["node-1"], posted))
+        honest = asyncio.create_task(_post_on(client, posted))
         try:
             await fuzz.run(attacks=attacks, seconds=seconds)
         finally:
@@ -65,22 +64,11 @@ async def _attack(cluster: DevCluster, seed: int, attacks: int, seconds: float) 
     return fuzz.answers + Counter({"honest posts": len(posted)})
 
 
-async def _post(log: RawLog, message_id: str, payload: bytes) -> Posted:
-    """Again with the same id where the connection was lost, as the client library does."""
-    for _ in range(TRIES):
-        try:
-            return await log.post(payload, id=message_id, w="majority", timeout_s=POST_S)
-        except aio.AioRpcError as exc:
-            if exc.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
-                raise
-            await asyncio.sleep(PAUSE_S)
-    raise AssertionError(f"{message_id} was lost {TRIES} times")
-
-
-async def _post_on(log: RawLog, posted: dict[str, tuple[int, bytes]]) -> None:
+async def _post_on(client: AsyncClient, posted: dict[str, tuple[int, bytes]]) -> None:
+    """Through the library, which finds the master wherever the attacks have moved it."""
     while True:
         message_id = new_id()
         payload = message_id.encode() * 10
-        answer = await asyncio.shield(_post(log, message_id, payload))
+        answer = await client.post(payload, id=message_id, write_concern="majority", timeout_s=POST_S)
         posted[message_id] = (answer.offset, payload)
         await asyncio.sleep(PAUSE_S)

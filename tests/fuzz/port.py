@@ -33,7 +33,7 @@ from tests.fuzz.targets import TARGETS
 from tests.support import rawhttp2
 from tests.support.rawlog import OPTIONS, fault_of
 
-LOG, REPLICATE = "/replicad.wire.v1.Log", "/replicad.wire.v1.Replication/Replicate"
+LOG, CONTROL, REPLICATE = (f"/replicad.wire.v1.{each}" for each in ("Log", "Control", "Replication/Replicate"))
 CALL_S = 1.0  # a Tail has no end, and a stream may wait for more
 RAW_S = 0.3
 AT_ONCE = 4
@@ -47,6 +47,8 @@ _METHODS: dict[str, tuple[bool, str]] = {
     f"{LOG}/Tail": (False, "wire.requests"),
     f"{LOG}/Outcome": (False, "wire.requests"),
     f"{LOG}/Status": (False, "wire.requests"),
+    f"{CONTROL}/Promote": (False, "wire.requests"),
+    f"{CONTROL}/Switchover": (False, "wire.requests"),
     REPLICATE: (True, "wire.master_frame"),
     "/grpc.health.v1.Health/Check": (False, "wire.health"),
     "/grpc.health.v1.Health/Watch": (False, "wire.health"),

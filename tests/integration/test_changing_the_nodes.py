@@ -228,9 +228,9 @@ async def test_what_a_master_signed_that_has_left_is_believed_by_its_former_keys
         configure(cluster, *left, on=left, former_nodes=[{"name": "node-1", "keys": [key]}])
         configure(cluster, *left, "node-4", on=["node-4"], former_nodes=[{"name": "node-1", "keys": [key]}])
         configure(cluster, *left, "node-4", on=left, without_vote=["node-4"])
-        file = cluster.node("node-2").config_file
-        file.write_text(file.read_text().replace("role: worker", "role: master"))
         await asyncio.to_thread(cluster.start, *left, "node-4")
+        async with AsyncClient(cluster.node("node-2").address, token=TOKEN) as client:
+            await client.promote(cluster.node("node-2").address)
         new = await logs["node-2"].post(b"signed by node-2", w="all", timeout_s=POST_S)
         await all_level({name: logs[name] for name in (*left, "node-4")}, size=new.offset + 1)
     await asyncio.to_thread(cluster.stop)

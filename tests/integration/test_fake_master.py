@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from grpc import aio
 
+from replicad.client import AsyncClient
 from replicad.core.batch import Batch
 from replicad.core.frames import Ack, Align, AppendBatch, Fetch, Heartbeat, MasterFrame, Refused, RootQuery, Supply
 from replicad.core.record import NO_HEADERS, Records, encode_headers
@@ -388,9 +389,14 @@ async def _has_ended(cluster: DevCluster) -> bool:
     return cluster.pid(WORKER) is None
 
 
-async def test_a_master_with_an_empty_folder_fetches_what_its_worker_has_before_it_opens(scene: Scene) -> None:
+async def test_a_node_with_an_empty_folder_that_is_promoted_fetches_what_a_worker_has_before_it_opens(
+    scene: Scene,
+) -> None:
     before = await scene.state()
     await asyncio.to_thread(scene.cluster.start, "node-1")
+    async with AsyncClient(scene.cluster.node("node-1").address, token=TOKEN) as client:
+        assert (await client.status()).role == "worker", "it does not begin a log anew"
+        await client.promote(scene.cluster.node("node-1").address)
     await asyncio.to_thread(scene.cluster.start, "node-3")  # not before: two empty nodes would be a majority
 
     async with raw_logs(scene.cluster) as logs:

@@ -9,7 +9,20 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from replicad.core.frames import Ack, Align, Aligned, AppendBatch, Fetch, Hello, RootAnswer, RootQuery, Supply, Welcome
+from replicad.core.frames import (
+    Ack,
+    Align,
+    Aligned,
+    AppendBatch,
+    Fetch,
+    Hello,
+    Inquiry,
+    RootAnswer,
+    RootQuery,
+    Standing,
+    Supply,
+    Welcome,
+)
 from replicad.core.tree import EMPTY_ROOT
 from replicad.dev import DevCluster
 from replicad.errors import WriteConcernTimeout
@@ -26,7 +39,7 @@ FAR = 1 << 40
 
 @pytest.fixture
 def settings() -> Mapping[str, object]:
-    return {"timeouts": {"reconnect_max": "300ms"}}
+    return {"timeouts": {"reconnect_max": "300ms", "suspect": "1s", "unhealthy": "2s"}}
 
 
 @pytest.fixture
@@ -128,6 +141,8 @@ async def claim_a_forged_log(hear: Callable[[], Awaitable[Any]], say: Callable[[
     batches = (forged.batch(new_id(), new_id()), forged.batch(new_id()))
     while (frame := await hear()) is not None:
         match frame:
+            case Inquiry():
+                await say(Standing(FAKE, 0, "", 1, forged.tree.size, False))
             case Hello():
                 await say(Welcome(FAKE, 1, forged.tree.size, forged.tree.root(), 0))
             case RootQuery(size=0):

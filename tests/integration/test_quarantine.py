@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from replicad.dev import DevCluster
 from tests.support.commandline import CommandLine
@@ -27,11 +26,6 @@ def cluster(tmp_path: Path) -> Iterator[DevCluster]:
         yield made
 
 
-def become(cluster: DevCluster, name: str, role: str) -> None:
-    file = cluster.node(name).config_file
-    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"role": role}, sort_keys=False))
-
-
 def left_behind(cluster: DevCluster, cli: CommandLine) -> None:
     """node-1 takes posts that nobody else gets; node-2 is made the master, and node-1 follows it."""
     cli.good("post", "-w", "all", "--lines", stdin=b"kept\n" * KEPT)
@@ -41,9 +35,8 @@ def left_behind(cluster: DevCluster, cli: CommandLine) -> None:
     cli.good("post", "-w", "1", "--id", "order-8", "eight")
     cli.but(FERNET_KEY=KEY).good("post", "-w", "1", "--id", "secret", "--encrypt", "--header", "a=b", "for us")
     cluster.kill("node-1")
-    become(cluster, "node-1", "worker")
-    become(cluster, "node-2", "master")
     cluster.start("node-2", "node-3")
+    cli.good("promote", "node-2")
     cli.good("post", "--id", "order-7", "--header", "kind=order", "seven")  # its client did not give up
     cli.good("post", "--id", "order-8", "nine")  # another took the id
     cluster.start("node-1")

@@ -179,13 +179,11 @@ async def test_the_health_of_a_service_that_there_is_not_is_not_found(cluster: D
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-async def test_garbage_to_replicate_is_refused_as_malformed_and_to_a_master_as_the_wrong_role(
-    cluster: DevCluster,
-) -> None:
-    for node, word in (("node-1", b"role"), ("node-2", b"malformed")):
+async def test_garbage_to_replicate_is_refused_as_malformed_by_a_master_and_by_a_worker(cluster: DevCluster) -> None:
+    for node in ("node-1", "node-2"):
         answers = await send(cluster.node(node).address, "Replication/Replicate", [b"\xff" * 8], metadata=with_token())
         assert len(answers) == 1
-        assert word in answers[0]
+        assert b"malformed" in answers[0]
 
 
 async def test_random_bytes_never_do_more_than_fail(cluster: DevCluster) -> None:

@@ -1,4 +1,4 @@
-"""A master that learns of a higher epoch: what it answers, and that it answers nothing after."""
+"""A master that learns of a higher epoch: what it answers, that it answers nothing after, and that it follows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def deposed() -> tuple[MasterScript, list[str]]:
     script.post("a", w=3)
     script.post("b")
     script.confirm(9)
-    return script, script.says("n2", Refused("epoch", "epoch 5 is promised to n3", 5))
+    return script, script.says("n2", Refused("epoch", "epoch 5 is promised to n3", 5, "n3"))
 
 
 def test_a_higher_promise_deposes_a_master_that_has_begun() -> None:
@@ -27,6 +27,7 @@ def test_a_higher_promise_deposes_a_master_that_has_begun() -> None:
         "state deposed",
         "hang up n2: deposed",
         "hang up n3: deposed",
+        "turn: worker, 5 to n3",
     ]
     assert script.machine.state is State.DEPOSED
 

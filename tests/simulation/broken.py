@@ -11,13 +11,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from replicad.core import opening, posts, worker
+from replicad.core import mandate, master, opening, posts, worker
 from replicad.core.batch import Append, Batch
 from replicad.core.check import check_records
 from replicad.core.common import CommonSize
 from replicad.core.duplicates import RecentIds
-from replicad.core.effects import Effect, Send
-from replicad.core.frames import Ack, Align, AppendBatch, Hello
+from replicad.core.effects import Effect, Hangup, Send
+from replicad.core.frames import Ack, Align, AppendBatch, Hello, TakeOver
+from replicad.core.handover import Handover
 from replicad.core.keyring import Keyring, NodeKey, Verifier
 from replicad.core.master import Master
 from replicad.core.opening import Opening
@@ -33,6 +34,7 @@ from replicad.core.worker import Worker
 from replicad.errors import OutcomeUnknown, ServiceError, Unavailable
 from tests.simulation import disk
 from tests.simulation.cluster import Cluster
+from tests.simulation.disk import TurnWrite
 from tests.simulation.node import Node
 from tests.simulation.profile import MIXED
 from tests.simulation.run import Scenario
@@ -143,7 +145,7 @@ def a_promise_is_forgotten_by_a_restart() -> list[Replacement]:
 
 @breakage(within_seeds=200)
 def a_lower_epoch_than_the_promised_one_is_followed() -> list[Replacement]:
-    return [(Worker, "_hello_fault", lambda self, hello: None)]
+    return [(mandate, "hello_fault", lambda *_, **__: None)]
 
 
 @breakage(within_seeds=200)
@@ -169,6 +171,76 @@ def a_record_of_an_old_epoch_is_committed_by_count() -> list[Replacement]:
             self._epoch_start = start
 
     return [(Master, "_advance", advance)]
+
+
+@breakage(within_seeds=50)
+def a_restarted_master_gives_way_to_nobody() -> list[Replacement]:
+    return [(mandate, "gives_way", lambda *_, **__: False)]
+
+
+@breakage(within_seeds=150)
+def a_master_hands_over_before_the_other_has_all() -> list[Replacement]:
+    original = Master._hand_on
+
+    def hand_on(self: Master, ending: Handover) -> list[Effect]:
+        if ending.asked:
+            return original(self, ending)
+        ending.asked = True
+        return [*original(self, ending), Send(ending.to, TakeOver(self.epoch))]
+
+    return [(Master, "_hand_on", hand_on)]
+
+
+@breakage(within_seeds=50)
+def a_master_that_learns_of_a_higher_epoch_goes_on() -> list[Replacement]:
+    return [(Master, "_step_down", lambda self, epoch, master: [])]
+
+
+@breakage(within_seeds=50)
+def a_master_begins_in_the_epoch_that_it_had() -> list[Replacement]:
+    original = Master.start
+
+    def start(self: Master, *, now: float, wall_ms: int) -> list[Effect]:
+        self.epoch = max(self.epoch, self.log.last_epoch) - 1 if self.epoch else self.epoch
+        return original(self, now=now, wall_ms=wall_ms)
+
+    return [(Master, "start", start)]
+
+
+@breakage(within_seeds=100)
+def a_candidate_that_follows_takes_back_its_promise() -> list[Replacement]:
+    original = Node.turn_written
+
+    def turn_written(self: Node, write: TurnWrite) -> None:
+        self.platter.store._promised_epoch = 0
+        original(self, write)
+
+    return [(Node, "turn_written", turn_written)]
+
+
+@breakage(within_seeds=100)
+def the_next_machine_begins_before_the_disk_is_done() -> list[Replacement]:
+    return [(disk.Disk, "write", _turn_at_once(disk.Disk.write))]
+
+
+def _turn_at_once(original: Callable[..., None]) -> Callable[..., None]:
+    def write(self: disk.Disk, wanted: disk.Write) -> None:
+        if isinstance(wanted, TurnWrite) and not self._node.still:
+            self._node.turn_written(wanted)
+        else:
+            original(self, wanted)
+
+    return write
+
+
+@breakage(within_seeds=300, weather="duel")
+def a_master_that_a_voter_can_not_follow_keeps_its_epoch() -> list[Replacement]:
+    return [(Master, "_renew", lambda self, worker: [Hangup(worker, "epoch")])]
+
+
+@breakage(within_seeds=300, weather="duel")
+def appointed_masters_duel_for_ever() -> list[Replacement]:
+    return [(master, "INSISTENCE", 1 << 30)]
 
 
 # --- logs that part ---------------------------------------------------------------------------------------------
@@ -356,7 +428,7 @@ def a_dead_worker_keeps_its_window() -> list[Replacement]:
     return [(Progress, "down", down)]
 
 
-@breakage(within_seeds=300, weather="duel")
+@breakage(within_seeds=800, weather="duel")
 def an_epoch_begins_before_what_was_fetched_is_on_disk() -> list[Replacement]:
     original = Opening._next
 
@@ -381,7 +453,7 @@ def a_promise_for_a_lower_epoch_counts_for_a_higher() -> list[Replacement]:
 # --- bugs that the core once had --------------------------------------------------------------------------------
 
 
-@breakage(within_seeds=500, weather="slow-disks")
+@breakage(within_seeds=500, weather="slow-disks", nodes=3)
 def a_root_is_asked_for_beyond_what_is_on_disk() -> list[Replacement]:
     original = Progress.begin_search
 
@@ -395,7 +467,7 @@ def a_root_is_asked_for_beyond_what_is_on_disk() -> list[Replacement]:
     return [(Progress, "begin_search", begin_search)]
 
 
-@breakage(within_seeds=150, weather="nasty", nodes=5)
+@breakage(within_seeds=900, weather="nasty", nodes=3)
 def a_log_is_aligned_again_in_an_epoch_that_it_agreed_in() -> list[Replacement]:
     original = Worker._align
 

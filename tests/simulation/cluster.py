@@ -1,13 +1,13 @@
 """A simulated cluster: its nodes, who is to be master, and what an operator does: start, move the master, repair.
 
-Owns the roles. Must not know what clients do or which faults happen.
+Owns the operator's will. Must not know what clients do or which faults happen.
 """
 
 from __future__ import annotations
 
 import math
 
-from replicad.core.effects import State
+from replicad.core.effects import Promote, State
 from replicad.core.master import Master
 from replicad.core.settings import Settings
 from replicad.core.start import StoreState
@@ -25,7 +25,7 @@ SLOWEST_DISK_S = 0.05  # with a slower one a run would be about nothing else
 
 
 class Cluster:
-    """1. ``appointed`` is the node that the operator means to be master; others that think so are left from before."""
+    """1. ``appointed`` is the node that the operator means to be master; the first begins as one, by its config."""
 
     def __init__(self, world: World, profile: Profile) -> None:
         self.world, self.profile = world, profile
@@ -45,8 +45,11 @@ class Cluster:
         profile = self.profile
         return min(SLOWEST_DISK_S, profile.disk_s * math.pow(profile.uneven, self.world.between(-1.0, 1.0)))
 
-    def settings(self, name: str) -> Settings:
-        """Small limits and short times, so that all of them matter within seconds."""
+    def settings(self, name: str, *, again: Settings | None = None) -> Settings:
+        """Small limits and short times, so that all of them matter within seconds; ``again``: those of a process that
+        runs, whose list of nodes stays."""
+        if again is not None:
+            return again
         profile, votes = self.profile, self.members.knows(name)
         return Settings(
             cluster=CLUSTER,
@@ -78,34 +81,39 @@ class Cluster:
         node = self.nodes[name]
         self.members.read(name)
         if node.machine is None and self.members.knows(name):
-            node.start(master=name == self.appointed)
+            node.start(configured_master=name == next(iter(self.nodes)))
 
     def restart(self, name: str) -> None:
         self.nodes[name].crash()
         self.start(name)
 
-    def move_master(self, name: str, *, tell_the_old: bool) -> None:
-        """Make another node the master. The old one becomes a worker now, or goes on until somebody restarts it."""
-        old, self.appointed = self.appointed, name
+    def move_master(self, name: str, *, by_the_old: bool) -> None:
+        """Make another node the master: the one that is open hands over, or nobody asks it."""
+        old, self.appointed = self.master, name
         self.members.appoint(name)
-        self.checker.moved = True
-        self.world.log("operator", "MAKES", name, "master;", old, "is restarted" if tell_the_old else "goes on")
-        if tell_the_old and self.nodes[old].machine is not None:
-            self.restart(old)
-        self.restart(name)
+        self.checker.called(name)
+        self.world.log("operator", "MAKES", name, "master", "by a switchover" if by_the_old and old else "")
+        if self.nodes[name].machine is None or self.members.is_stale(name, self.nodes[name].running.settings):
+            self.restart(name)
+        if by_the_old and old is not None:
+            old.hand_over(name)
+        else:
+            self.nodes[name].happen(Promote())
 
     @property
     def running(self) -> list[Node]:
         return [node for node in self.nodes.values() if node.machine is not None]
 
     @property
-    def master(self) -> Master | None:
-        """The appointed master's machine, when it runs as such."""
-        machine = self.nodes[self.appointed].machine
-        return machine if isinstance(machine, Master) else None
+    def master(self) -> Node | None:
+        """The node that is open; of two that believe it the newer one."""
+        masters = [
+            node for node in self.running if isinstance(node.machine, Master) and node.machine.state is State.OPEN
+        ]
+        return max(masters, key=lambda node: node.running.epoch, default=None)
 
     def repair(self, *, but: frozenset[str] = frozenset()) -> None:
-        """What an operator does after the storm: every node runs in its role, with room on its disk; but some."""
+        """What an operator does after the storm: every node runs, with room on its disk; but some."""
         self.calm = True
         self.network.heal()
         self.keys.finish()
@@ -120,27 +128,21 @@ class Cluster:
                 node.crash()
                 continue
             node.wake_up()
-            deposed = isinstance(node.machine, Master) and node.machine.state is State.DEPOSED
             stale = node.machine is not None and self.members.is_stale(name, node.machine.settings)
-            if node.machine is None or deposed or stale or node.is_master != (name == self.appointed):
+            if node.machine is None or stale:
                 self.restart(name)
 
     def tend(self) -> None:
-        """A master that gave way, or that a worker refuses for a promise to another, needs an operator: a restart."""
-        master = self.master
-        if master is None:
-            return
-        promises = [log.promise for name, log in self.checker.logs.items() if self.nodes[name].machine is not None]
-        refused = any(epoch >= master.epoch and name != self.appointed for epoch, name in promises)
-        if refused:
-            self.restart(self.appointed)
+        """Where no node is open for long, the operator says which one is to be."""
+        if self.master is None:
+            self.move_master(self.appointed, by_the_old=False)
 
     def level(self, *, but: frozenset[str] = frozenset()) -> bool:
         """Whether the master is open, and all nodes (but some) have all that it has and know that it is committed."""
         master = self.master
-        if master is None or master.state is not State.OPEN or self.nodes[self.appointed].unanswered:
+        if master is None or any(node.unanswered for node in self.running):
             return False
-        tip = master.log.tip
+        tip = master.running.log.tip
         return all(
             node.machine is not None
             and node.machine.log.stored_size == tip == node.machine.log.tip

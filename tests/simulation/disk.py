@@ -21,12 +21,15 @@ from replicad.core.effects import (
     Effect,
     Event,
     FindIds,
+    Follow,
     IdsFound,
+    Lead,
     PromiseStored,
     ReadBatches,
     ReadContent,
     ReadRoot,
     RootRead,
+    Stand,
     StoreBatch,
     Stored,
     StoreFailed,
@@ -55,7 +58,14 @@ class CommitWrite:
     done: Callable[[int | None], None]
 
 
-Write = StorePromise | StoreBatch | Truncate | CommitWrite
+@dataclass(frozen=True, slots=True)
+class TurnWrite:
+    """What a machine does to the disk that gives way to another: nothing, or the promise that it follows by."""
+
+    effect: Stand | Lead | Follow
+
+
+Write = StorePromise | StoreBatch | Truncate | CommitWrite | TurnWrite
 
 
 class Platter:
@@ -122,7 +132,7 @@ class Disk:
     def _full(self) -> bool:
         return self._world.now < self._platter.full_until and self._world.chance(FULL_ANYWAY)
 
-    def _apply(self) -> Event | CommitWrite:
+    def _apply(self) -> Event | CommitWrite | TurnWrite:
         first = self._under_way[0]
         match first:
             case StorePromise():
@@ -134,6 +144,13 @@ class Disk:
             case CommitWrite():
                 self._store.set_commit_size(first.size)
                 self._checker.commit_on_disk(self._node, first.size)
+                return first
+            case TurnWrite(Follow(epoch, master)):
+                if master and epoch > self._store.load().promised_epoch:
+                    self._store.set_promise(epoch, master)
+                    self._checker.promised(self._node, epoch, master)
+                return first
+            case TurnWrite():
                 return first
             case StoreBatch():
                 return self._append([write for write in self._under_way if isinstance(write, StoreBatch)])
@@ -158,12 +175,15 @@ class Disk:
     def _put_aside(self, size: int) -> None:
         self._platter.quarantine += self._store.read(size, max_bytes=1 << 62)
 
-    def _tell(self, life: int, result: Event | CommitWrite) -> None:
+    def _tell(self, life: int, result: Event | CommitWrite | TurnWrite) -> None:
         if life != self._node.life:
             return
         self._begin()
         if isinstance(result, CommitWrite):
             result.done(result.size)
+            return
+        if isinstance(result, TurnWrite):
+            self._node.turn_written(result)
             return
         if isinstance(result, Stored):
             self._node.commit_on_disk = max(self._node.commit_on_disk, self._checker.log_of(self._node).commit_size)
@@ -189,11 +209,13 @@ class Disk:
         self._begin()
         if isinstance(write, CommitWrite):
             write.done(None)
+        elif isinstance(write, TurnWrite):
+            self._node.turn_written(write)  # the promise is made when that master calls
         else:
-            self._world.after(RETRY_S, self._try_again, life, write)
+            self._world.after(RETRY_S, self._try_again, life, self._node.turns, write)
 
-    def _try_again(self, life: int, write: Write) -> None:
-        if life != self._node.life:
+    def _try_again(self, life: int, turns: int, write: Write) -> None:
+        if life != self._node.life or turns != self._node.turns or self._node.is_turning:
             return
         overtaken = isinstance(write, StorePromise) and write.epoch != self._node.running.epoch
         if not overtaken:  # by the promise of a higher epoch
@@ -209,14 +231,15 @@ class Disk:
     # --- reading -----------------------------------------------------------------------------------
 
     def read(self, effect: ReadBatches | ReadRoot | FindIds | ReadContent) -> None:
-        self._world.after(self._world.around(self._read_s), self._read, self._life, effect)
+        self._world.after(self._world.around(self._read_s), self._read, self._life, self._node.turns, effect)
 
-    def _read(self, life: int, effect: Effect) -> None:
-        if life == self._node.life:
-            self._world.after(self._world.around(self._read_s / 2), self._tell_read, life, self._look_up(effect))
+    def _read(self, life: int, turns: int, effect: Effect) -> None:
+        if life == self._node.life and turns == self._node.turns:
+            event = self._look_up(effect)
+            self._world.after(self._world.around(self._read_s / 2), self._tell_read, life, turns, event)
 
-    def _tell_read(self, life: int, event: Event) -> None:
-        if life == self._node.life:
+    def _tell_read(self, life: int, turns: int, event: Event) -> None:
+        if life == self._node.life and turns == self._node.turns:
             self._node.happen(event)
 
     def _look_up(self, effect: Effect) -> Event:

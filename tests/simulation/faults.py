@@ -91,12 +91,18 @@ class Storm:
             others = [name for name in others if members.may_be_master(name)]
         if not others:
             return
-        self._cluster.move_master(self._world.rng.choice(others), tell_the_old=self._world.chance(0.5))
+        name, by_the_old = self._world.rng.choice(others), self._world.chance(0.4)
+        old = self._cluster.master
+        if not by_the_old and old is not None and self._world.chance(0.7):
+            duration_s = self._world.around(0.3)  # what makes an operator promote another node
+            for one, other in ((old.name, name), (name, old.name)):
+                self._cluster.network.stall(one, other, duration_s)
+        self._cluster.move_master(name, by_the_old=by_the_old)
         left = [node.name for node in self._cluster.running if node.is_master and node.name != self._cluster.appointed]
         for name in left:
-            self._world.after(self._world.around(0.3), self._demote, name)
+            self._world.after(self._world.around(0.3), self._remember, name)
 
-    def _demote(self, name: str) -> None:
-        """Somebody remembers the old master, and restarts it as a worker."""
+    def _remember(self, name: str) -> None:
+        """Somebody remembers the old master, which knows of nothing, and restarts it."""
         if name != self._cluster.appointed and self._cluster.nodes[name].is_master and not self._over:
             self._cluster.restart(name)

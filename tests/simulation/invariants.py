@@ -15,8 +15,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from replicad.core.batch import Append, Batch
-from replicad.core.effects import Event, FrameArrived, FrameResult, State, Submit, Tick
-from replicad.core.frames import Ack, Aligned, AppendBatch, Hello, MasterFrame, Refused, Welcome, WorkerFrame
+from replicad.core.effects import Event, FrameArrived, FrameResult, HandOverEnded, State, Submit, Tick
+from replicad.core.frames import (
+    Ack,
+    Aligned,
+    AppendBatch,
+    Hello,
+    MasterFrame,
+    Refused,
+    Standing,
+    Welcome,
+    WorkerFrame,
+)
 from replicad.core.master import Master
 from replicad.core.progress import Phase
 from replicad.core.record import RESERVED_ID_PREFIX, parse_leaf
@@ -71,6 +81,7 @@ class Checker:
         self.answered_offsets: dict[str, tuple[int, int]] = {}  # id: offset and epoch it was answered with
         self.told_first: set[tuple[int, int]] = set()  # (offset, epoch) answered with duplicate=false
         self.moved = False  # whether a second node was ever made master
+        self.may_open: set[str] = set()  # whom the operator has called, and who has not been the master since
 
     def fail(self, invariant: int, text: str) -> None:
         self.world.fail(f"invariant {invariant}: {text}")
@@ -255,9 +266,31 @@ class Checker:
             if in_epoch < batch.epoch and log.at(committed.first_offset) != committed:
                 self.fail(4, f"{node.name} begins epoch {batch.epoch} without {_name(committed)}, which is committed")
 
+    def called(self, name: str) -> None:
+        """The operator wants this node to be the master."""
+        self.moved = True
+        self.may_open.add(name)
+
+    def handed_over(self, node: Node, ended: HandOverEnded) -> None:
+        """A switchover is done: the other node has all that this one has, and so all that it ever acknowledged."""
+        if ended.error is not None:
+            return
+        ours, theirs = self.log_of(node), self.logs[ended.to]
+        for batch in ours.batches:
+            if theirs.at(batch.first_offset) != batch:
+                self.fail(4, f"{node.name} hands over to {ended.to}, which lacks {_name(batch)}")
+        if node.running.log.tip > ours.size:
+            self.fail(4, f"{node.name} hands over to {ended.to} with a batch that is on no disk")
+
     def changed_state(self, node: Node, state: State) -> None:
         if state is State.OPEN and isinstance(node.machine, Master):
             epoch, life = node.machine.epoch, (node.name, node.life)
+            newest = max(self.epoch_opened, default=0)
+            if epoch > newest:
+                last = self.epoch_opened[newest][0] if newest else node.name
+                if node.name not in {last, *self.may_open}:
+                    self.fail(8, f"{node.name} opens epoch {epoch}, after {last}, and nobody wanted it to")
+                self.may_open.discard(node.name)
             if self.epoch_opened.setdefault(epoch, life) != life:
                 self.fail(8, f"{node.name} opens epoch {epoch}, which {self.epoch_opened[epoch]} has opened")
 
@@ -270,7 +303,7 @@ class Checker:
 
     def worker_sends(self, node: Node, stream: Stream, frame: WorkerFrame) -> None:
         """Nothing is answered below the promise, or before it is on disk (7); nothing acknowledged before it is (3)."""
-        if isinstance(frame, Refused):
+        if isinstance(frame, Refused | Standing):
             return
         log, hello = self.log_of(node), stream.hello
         if hello is None or log.promise != (hello.epoch, hello.master):

@@ -176,6 +176,16 @@ class Stream:
         self.to_master.finish(reason)
         self._network.world.after(self._network.world.around(0.002), self._at_worker, _End(reason))
 
+    def dropped_by(self, node: Node, reason: str) -> None:
+        """One end lets go; what it sent before goes out first, and it hears nothing more."""
+        if node is self.master:
+            self.master_holds = False
+            self.to_worker.finish(reason)
+        if node is self.worker:
+            self.worker_holds = False
+            self.to_master.finish(reason)
+        self._network.forget(self)
+
     def process_ended(self, node: Node) -> None:
         """One of the two processes is gone; the other end has to find out."""
         if node is self.master:

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from replicad.core import mandate
+from replicad.core.candidate import Candidate
 from replicad.core.effects import (
     Answer,
     Confirm,
@@ -17,15 +19,22 @@ from replicad.core.effects import (
     Effect,
     Event,
     FindIds,
+    Follow,
+    FrameArrived,
+    HandOver,
+    HandOverEnded,
     Hangup,
+    Lead,
     Note,
     PeerDown,
     PeerUp,
+    Promote,
     ReadBatches,
     ReadContent,
     ReadRoot,
     Reconfigured,
     Send,
+    Stand,
     StateChanged,
     StoreBatch,
     StoreFailed,
@@ -35,20 +44,25 @@ from replicad.core.effects import (
     Truncate,
     Truncated,
 )
+from replicad.core.keyring import Keyring
 from replicad.core.master import Master
 from replicad.core.seal import Sealer
 from replicad.core.worker import Worker
 from replicad.wire.codec import decode_records, encode_records
-from tests.simulation.disk import CommitWrite, Disk, Platter
+from tests.simulation.disk import CommitWrite, Disk, Platter, TurnWrite
 from tests.simulation.history import Attempt
 from tests.simulation.network import Stream
 
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
 
+Machine = Master | Worker | Candidate
+
 WALL_MS = 1_700_000_000_000
 DIAL_S = (0.01, 0.06)  # between the end of a stream and the next try
 OVERDUE_S = 2.0  # longer than the disk ever takes to be asked about ids
+HANDOVER_S = 0.5
+OUTSIDE = (PeerUp, PeerDown, FrameArrived, Submit, Confirm, Promote, HandOver, Reconfigured)  # as the runtime's
 TICKS_AT_ONCE = 4  # a machine that is woken so often without time passing would spin
 
 
@@ -60,14 +74,18 @@ class Node:
         self.world, self.checker, self.network = cluster.world, cluster.checker, cluster.network
         self.platter = Platter()
         self.life = 0
-        self.machine: Master | Worker | None = None
+        self.turns = 0  # machines of all lives: what was asked of the disk by one before comes to nothing
+        self.machine: Machine | None = None
         self.disk: Disk | None = None
         self.inbound: dict[str, Stream] = {}  # a worker's streams, by id
         self.outbound: dict[str, Stream] = {}  # a master's, by worker
         self.skew_ms = 0
         self.cutting = False  # records were dropped, and the machine has not heard of it
         self.still = False  # the process stands still (SIGSTOP)
-        self._waiting: deque[Event] = deque()  # events while it does
+        self._waiting: deque[Event | TurnWrite] = (
+            deque()
+        )  # what comes while it does, or while one machine follows another
+        self._held: list[Event] | None = None  # events from outside while one machine follows another
         self._went_on_at = 0.0
         self._attempts: dict[int, tuple[Submit, Attempt, Callable[..., None]]] = {}
         self._confirms: dict[int, Callable[[bool], None]] = {}
@@ -78,7 +96,7 @@ class Node:
         self._ticked = (0.0, 0)  # when, and how often then
 
     @property
-    def running(self) -> Master | Worker:
+    def running(self) -> Machine:
         if self.machine is None:
             self.world.fail(f"{self.name} is not running")
         return self.machine
@@ -87,26 +105,84 @@ class Node:
     def is_master(self) -> bool:
         return isinstance(self.machine, Master)
 
+    @property
+    def is_turning(self) -> bool:
+        """Whether one machine is done, and the next has not begun."""
+        return self._held is not None
+
+    @property
+    def calls(self) -> bool:
+        """Whether it keeps streams to the others."""
+        return isinstance(self.machine, Master | Candidate)
+
     # --- life --------------------------------------------------------------------------------------
 
-    def start(self, *, master: bool) -> None:
+    def start(self, *, configured_master: bool) -> None:
         """A new process, from what the disk has."""
         self.life += 1
         state = self.cluster.loaded(self)
-        settings, keyring = self.cluster.settings(self.name), self.cluster.keys.ring(self.name)
+        settings, keyring = self.cluster.settings(self.name), self._keyring
         self.disk = Disk(self, write_s=self.cluster.disk_s[self.name], read_s=self.cluster.profile.read_s)
-        if master:
-            self.machine = Master(settings, state, sealer=self._sealer(), keyring=keyring, decode=decode_records)
-        else:
-            self.machine = Worker(settings, state, keyring=keyring, decode=decode_records)
-        self.world.log(self.name, "starts as", "master" if master else "worker", state)
-        self.checker.started(self)
+        call = mandate.call_of(settings, state, configured_master=configured_master)
         self.commit_on_disk = state.commit_size
-        self._perform(self.machine.start(now=self.world.now, wall_ms=self._wall_ms()))
-        self._schedule_tick()
-        if master:
-            for worker in settings.workers:
+        if call is not None:
+            self._go(Candidate(settings, state, call=call))
+        else:
+            self._go(Worker(settings, state, keyring=keyring, decode=decode_records))
+
+    def _go(self, machine: Machine) -> None:
+        """A machine begins."""
+        self.machine, self._wake_at = machine, float("inf")
+        self.turns += 1
+        self.world.log(self.name, "is a", type(machine).__name__)
+        self.checker.started(self)
+        if self.calls:
+            for worker in machine.settings.workers:
                 self.world.after(self.world.between(0.0, 0.02), self._dial, self.life, worker)
+        self._perform(machine.start(now=self.world.now, wall_ms=self._wall_ms()))
+        self._schedule_tick()
+
+    def _turn(self, effect: Stand | Lead | Follow) -> None:
+        """Another machine takes this one's place, once the disk has done what it was asked before."""
+        self._held = []
+        if not isinstance(effect, Lead):
+            for stream in [*self.inbound.values(), *self.outbound.values()]:
+                stream.dropped_by(self, "takes another role")
+            self.inbound.clear()
+            self.outbound.clear()
+        self._on_disk.write(TurnWrite(effect))
+
+    def turn_written(self, write: TurnWrite) -> None:
+        """The disk has done all that the last machine asked of it."""
+        if self.still:
+            self._waiting.append(write)
+            return
+        effect = write.effect
+        state = self.cluster.loaded(self)
+        settings, keyring = self.cluster.settings(self.name, again=self.running.settings), self._keyring
+        held, self._held = self._held or [], None
+        if isinstance(effect, Follow):
+            self._go(Worker(settings, state, keyring=keyring, decode=decode_records))
+        elif isinstance(effect, Lead):
+            master = Master(
+                settings,
+                state,
+                sealer=self._sealer(),
+                keyring=keyring,
+                decode=decode_records,
+                above_epoch=effect.above_epoch,
+                insists=effect.insists,
+            )
+            self._go(master)
+            held[:0] = [PeerUp(worker) for worker in self.outbound]
+        else:
+            self._go(Candidate(settings, state, call=effect.call))
+        self._waiting.extendleft(reversed(held))
+        self._catch_up(self.life)
+
+    @property
+    def _keyring(self) -> Keyring:
+        return self.cluster.keys.ring(self.name)
 
     def _sealer(self) -> Sealer:
         sign, salts = self.cluster.keys.signer(self.name).sign, self.world.rng.randbytes
@@ -124,7 +200,7 @@ class Node:
         self.checker.ends(self)
         self.world.log(self.name, "CRASHES")
         self.disk.crash()
-        self.machine, self.disk = None, None
+        self.machine, self.disk, self._held = None, None, None
         self.life += 1
         for stream in [*self.inbound.values(), *self.outbound.values()]:
             stream.process_ended(self)
@@ -152,8 +228,15 @@ class Node:
             return
         self.world.log(self.name, "goes on")
         self.still, self._went_on_at = False, self.world.now
+        self._catch_up(life)
+
+    def _catch_up(self, life: int) -> None:
         while self._waiting and not self.still and self.life == life:
-            self.happen(self._waiting.popleft())
+            event = self._waiting.popleft()
+            if isinstance(event, TurnWrite):
+                self.turn_written(event)
+            else:
+                self.happen(event)
 
     # --- events and effects ------------------------------------------------------------------------
 
@@ -167,6 +250,10 @@ class Node:
             return
         if isinstance(event, StoreFailed):
             self._on_disk.failure_is_heard()
+        if self._held is not None:
+            if isinstance(event, OUTSIDE):
+                self._held.append(event)
+            return
         self.cutting = self.cutting and not isinstance(event, Truncated)
         before = self.checker.before_step(self, event)
         effects = machine.step(event, now=self.world.now, wall_ms=self._wall_ms())
@@ -197,6 +284,10 @@ class Node:
                     self._hang_up(effect)
                 case StateChanged():
                     self.checker.changed_state(self, effect.state)
+                case Stand() | Lead() | Follow():
+                    self._turn(effect)
+                case HandOverEnded():
+                    self.checker.handed_over(self, effect)
                 case Confirmed():
                     self._confirms.pop(effect.ticket)(effect.error is None)
                 case Note():
@@ -220,7 +311,7 @@ class Node:
             self.world.at(due, self._tick, self.life, due)
 
     def _tick(self, life: int, due: float) -> None:
-        if life != self.life or due != self._wake_at:
+        if life != self.life or due != self._wake_at or self._held is not None:
             return
         self._wake_at = float("inf")
         when, times = self._ticked
@@ -232,14 +323,15 @@ class Node:
     # --- streams -----------------------------------------------------------------------------------
 
     def _dial(self, life: int, worker: str) -> None:
-        if life != self.life or worker in self.outbound:
+        if life != self.life or worker in self.outbound or not self.calls:
             return
         target = self.cluster.nodes[worker]
-        if not self.still and isinstance(target.machine, Worker) and self.network.reachable(self.name, worker):
+        if not self.still and target.machine is not None and self.network.reachable(self.name, worker):
             stream = self.outbound[worker] = self.network.connect(self, target)
             target.expected(stream)
             self.happen(PeerUp(worker))
         else:
+            self.happen(PeerDown(worker, "unreachable"))
             self.world.after(self.world.between(*DIAL_S), self._dial, life, worker)
 
     def expected(self, stream: Stream) -> None:
@@ -256,26 +348,20 @@ class Node:
         self.world.after(self.world.between(*DIAL_S), self._dial, self.life, worker)
 
     def _send(self, effect: Send) -> None:
-        if self.is_master:
-            stream = self.outbound.get(effect.peer)
-            if stream is not None:
-                self.checker.master_sends(self, stream, effect.frame)  # type: ignore[arg-type]
-                stream.to_worker.send(effect.frame)
-        else:
-            stream = self.inbound.get(effect.peer)
-            if stream is not None:
-                self.checker.worker_sends(self, stream, effect.frame)  # type: ignore[arg-type]
-                stream.to_master.send(effect.frame)
+        if effect.peer in self.outbound:
+            stream = self.outbound[effect.peer]
+            self.checker.master_sends(self, stream, effect.frame)  # type: ignore[arg-type]
+            stream.to_worker.send(effect.frame)
+        elif effect.peer in self.inbound:
+            stream = self.inbound[effect.peer]
+            self.checker.worker_sends(self, stream, effect.frame)  # type: ignore[arg-type]
+            stream.to_master.send(effect.frame)
 
     def _hang_up(self, effect: Hangup) -> None:
-        if self.is_master:
-            stream = self.outbound.get(effect.peer)
-            if stream is not None:
-                stream.master_hangs_up(effect.reason)
-        else:
-            stream = self.inbound.get(effect.peer)
-            if stream is not None:
-                stream.worker_hangs_up(effect.reason)
+        if effect.peer in self.outbound:
+            self.outbound[effect.peer].master_hangs_up(effect.reason)
+        elif effect.peer in self.inbound:
+            self.inbound[effect.peer].worker_hangs_up(effect.reason)
 
     # --- clients -----------------------------------------------------------------------------------
 
@@ -295,14 +381,19 @@ class Node:
         self.checker.answered(self, submit, attempt, effect.result)
         self.world.after(self.world.around(self.cluster.profile.network_s), told, effect.result)
 
+    def hand_over(self, to: str) -> None:
+        """An operator wants that node to be the master."""
+        self._tickets += 1
+        self.happen(HandOver(self._tickets, to, self.world.now + HANDOVER_S))
+
     @property
     def unanswered(self) -> int:
         return len(self._attempts)
 
     @property
     def behind(self) -> bool:
-        """Whether events wait because the process stands, or stood, still."""
-        return self.still or bool(self._waiting)
+        """Whether events wait because the process stands, or stood, still, or for another machine."""
+        return self.still or self.is_turning or bool(self._waiting)
 
     @property
     def overdue(self) -> bool:

@@ -91,9 +91,10 @@ def _nasty(rng: random.Random, profile: Profile) -> Profile:
         profile,
         nasty=rng.choice((0.02, 0.1, 0.3)),
         network_s=rng.choice((0.002, 0.008)),
-        crash_every_s=rng.choice((0.2, 0.5, NEVER)),
+        crash_every_s=rng.choice((0.15, 0.3, NEVER)),
         break_every_s=rng.choice((0.1, 0.3)),
-        move_every_s=rng.choice((0.15, 0.4, NEVER)),
+        stall_every_s=rng.choice((0.1, 0.3)),
+        move_every_s=rng.choice((0.1, 0.25)),
     )
 
 

@@ -73,7 +73,7 @@ def test_a_failure_tells_its_story_and_how_to_see_it_again(monkeypatch: pytest.M
     failure = next(o for seed in range(1, 50) if not (o := simulate(Scenario(seed, nodes=3))).ok)
     lines = failure.report.splitlines()
     assert lines[0].startswith(f"seed {failure.scenario.seed} fails after ")
-    assert any("Hello(" in line and "node-1" in line for line in lines)
+    assert any(("Hello(" in line or "Inquiry(" in line) and "node-1" in line for line in lines)
     assert lines[-2] == f"seed {failure.scenario.seed}: InvariantError: for this test"
     assert lines[-1] == f"replay: python -m tests.simulation --seed {failure.scenario.seed} --nodes 3"
 

@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from replicad.core.batch import Batch
+from replicad.core.candidate import Candidate
 from replicad.core.effects import (
     BatchesRead,
+    Call,
     Confirm,
     Content,
     ContentRead,
@@ -21,6 +23,7 @@ from replicad.core.effects import (
     Event,
     FindIds,
     FrameArrived,
+    HandOver,
     Hangup,
     IdsFound,
     Note,
@@ -41,7 +44,7 @@ from replicad.core.effects import (
     Truncate,
     Truncated,
 )
-from replicad.core.frames import Ack, AppendBatch, Hello, MasterFrame, Welcome, WorkerFrame
+from replicad.core.frames import Ack, AppendBatch, Hello, MasterFrame, Standing, Welcome, WorkerFrame
 from replicad.core.master import Master
 from replicad.core.record import Messages
 from replicad.core.settings import Settings
@@ -80,7 +83,7 @@ def welcome(node: str, log: LogBuilder | None = None, *, commit_size: int = 0) -
 class Script:
     """1. ``pending`` is what the disk was asked and has not done, in order. 2. ``notes`` is the log, in order."""
 
-    def __init__(self, machine: Master | Worker, store: MemoryStore) -> None:
+    def __init__(self, machine: Master | Worker | Candidate, store: MemoryStore) -> None:
         self.machine, self.store = machine, store
         self.now = 100.0
         self.pending: deque[Effect] = deque()
@@ -202,6 +205,8 @@ class MasterScript(Script):
         store: MemoryStore | None = None,
         adjust: Callable[[Settings], Settings] = lambda settings: settings,
         seed: int = 100,
+        insists: bool = True,
+        above_epoch: int = 0,
     ) -> None:
         store = store or MemoryStore(decode_records)
         machine = Master(
@@ -210,6 +215,8 @@ class MasterScript(Script):
             sealer=sealer(node, seed=seed),
             keyring=keyring(),
             decode=decode_records,
+            insists=insists,
+            above_epoch=above_epoch,
         )
         super().__init__(machine, store)
         self._tickets = 0
@@ -229,6 +236,13 @@ class MasterScript(Script):
     def confirm(self, ticket: int) -> list[str]:
         return self.feed(Confirm(ticket))
 
+    def hand_over(self, ticket: int, to: str = "", *, within_s: float = 5.0) -> list[str]:
+        return self.feed(HandOver(ticket, to, self.now + within_s))
+
+    def is_called(self, peer: str, frame: MasterFrame) -> list[str]:
+        """A frame arrives on a stream that another node has opened."""
+        return self.feed(FrameArrived(peer, decode_master_frame(encode_master_frame(frame))))
+
     def opened(self) -> MasterScript:
         """Take this script through an opening with every worker empty and level: the log is the epoch record."""
         self.start()
@@ -244,6 +258,35 @@ class MasterScript(Script):
 
     def acks(self, peer: str, size: int, *, probe: int = 0) -> list[str]:
         return self.says(peer, Ack(size, probe))
+
+
+class CandidateScript(Script):
+    """A node of ``voters`` that asks to be the master; the test plays the others."""
+
+    machine: Candidate
+
+    def __init__(
+        self,
+        call: Call,
+        *,
+        node: str = "n1",
+        voters: int = 3,
+        store: MemoryStore | None = None,
+        adjust: Callable[[Settings], Settings] = lambda settings: settings,
+    ) -> None:
+        store = store or MemoryStore(decode_records)
+        super().__init__(Candidate(adjust(settings(node, voters=voters)), store.load(), call=call), store)
+
+    def hears(
+        self, node: str, epoch: int = 0, to: str = "", *, size: int = 0, last_epoch: int = 0, leads: bool = False
+    ) -> list[str]:
+        """A node says how it stands."""
+        frame = Standing(node, epoch, to, last_epoch, size, leads)
+        return self.feed(FrameArrived(node, decode_worker_frame(encode_worker_frame(frame))))
+
+    def is_called(self, peer: str, frame: MasterFrame) -> list[str]:
+        """A frame arrives on a stream that another node has opened."""
+        return self.feed(FrameArrived(peer, decode_master_frame(encode_master_frame(frame))))
 
 
 class WorkerScript(Script):

@@ -10,13 +10,17 @@ from replicad.core.effects import (
     Confirmed,
     Effect,
     FindIds,
+    Follow,
     FrameResult,
+    HandOverEnded,
     Hangup,
+    Lead,
     Note,
     ReadBatches,
     ReadContent,
     ReadRoot,
     Send,
+    Stand,
     StateChanged,
     StoreBatch,
     StorePromise,
@@ -30,11 +34,14 @@ from replicad.core.frames import (
     Fetch,
     Heartbeat,
     Hello,
+    Inquiry,
     MasterFrame,
     Refused,
     RootAnswer,
     RootQuery,
+    Standing,
     Supply,
+    TakeOver,
     Welcome,
     WorkerFrame,
 )
@@ -90,6 +97,12 @@ def _show_confirmed(effect: Confirmed) -> str:
     return f"not confirmed #{effect.ticket}: {show_error(effect.error)}"
 
 
+def _show_handed_over(effect: HandOverEnded) -> str:
+    if effect.error is None:
+        return f"handed over #{effect.ticket} to {effect.to}"
+    return f"not handed over #{effect.ticket}: {effect.error}"
+
+
 def _show_supply(frame: Supply) -> str:
     return f"supply {' '.join(map(show_batch, frame.batches)) or 'nothing'} of {frame.size}"
 
@@ -106,6 +119,10 @@ _EFFECTS: dict[type, Callable[..., str]] = {
     Hangup: lambda e: f"hang up {e.peer}: {e.reason}",
     Answer: lambda e: f"answer #{e.ticket}: {show_result(e.result)}",
     Confirmed: _show_confirmed,
+    HandOverEnded: _show_handed_over,
+    Stand: lambda e: f"turn: candidate, {e.call.value}",
+    Lead: lambda e: f"turn: master above e{e.above_epoch}{', insists' if e.insists else ''}",
+    Follow: lambda e: f"turn: worker, {e.epoch} to {e.master or 'nobody'}",
     StateChanged: lambda e: f"state {e.state.value}",
     Note: lambda e: f"note {e.level} {e.event}",
 }
@@ -117,6 +134,12 @@ _FRAMES: dict[type, Callable[..., str]] = {
     AppendBatch: lambda f: f"append {show_batch(f.batch)} commit={f.commit_size}",
     Heartbeat: lambda f: f"heartbeat commit={f.commit_size} probe={f.probe}",
     Fetch: lambda f: f"fetch {f.from_offset}",
+    Inquiry: lambda f: f"inquiry of {f.node}",
+    TakeOver: lambda f: f"take over from e{f.epoch}",
+    Standing: lambda f: (
+        f"standing of {f.node}: {f.promised_epoch} to {f.promised_to or 'nobody'}, e{f.last_epoch} size={f.size}"
+        f"{', leads' if f.leads else ''}"
+    ),
     Welcome: lambda f: f"welcome e{f.last_epoch} size={f.size} commit={f.commit_size}",
     RootAnswer: lambda f: f"root of {f.size}",
     Aligned: lambda f: f"aligned {f.size}",

@@ -181,7 +181,9 @@ def logged_events() -> set[str]:
 
 
 def test_every_event_that_is_logged_has_an_id_of_its_own() -> None:
-    states = {state.value for state in (State.OPEN, State.READ_ONLY, State.DEPOSED)}  # a Note's event is the state
+    states = {
+        state.value for state in (State.OPEN, State.READ_ONLY, State.DEPOSED, State.HANDING_OVER)
+    }  # a Note's event is the state
     assert logged_events() | states | {"library"} == EVENTS.keys()
     ids = [kind.message_id for kind in EVENTS.values()]
     assert len(set(ids)) == len(ids)

@@ -59,7 +59,7 @@ def test_every_command_of_the_page_is_one(words: list[str]) -> None:
 
 
 def test_there_are_commands_for_what_was_stolen() -> None:
-    assert {words[0] for words in COMMANDS} == {"tokens", "pki", "keys", "verify", "status"}
+    assert {words[0] for words in COMMANDS} == {"tokens", "pki", "keys", "verify", "status", "promote"}
 
 
 def test_the_events_to_watch_are_events() -> None:

@@ -13,7 +13,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"replicad/wire/v1/replication.proto\x12\x10replicad.wire.v1\"\xa4\x02\n\x0bMasterFrame\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.replicad.wire.v1.HelloH\x00\x12\x31\n\nroot_query\x18\x02 \x01(\x0b\x32\x1b.replicad.wire.v1.RootQueryH\x00\x12(\n\x05\x61lign\x18\x03 \x01(\x0b\x32\x17.replicad.wire.v1.AlignH\x00\x12*\n\x06\x61ppend\x18\x04 \x01(\x0b\x32\x18.replicad.wire.v1.AppendH\x00\x12\x30\n\theartbeat\x18\x05 \x01(\x0b\x32\x1b.replicad.wire.v1.HeartbeatH\x00\x12(\n\x05\x66\x65tch\x18\x06 \x01(\x0b\x32\x17.replicad.wire.v1.FetchH\x00\x42\x06\n\x04kind\"\x99\x02\n\x0bWorkerFrame\x12,\n\x07welcome\x18\x01 \x01(\x0b\x32\x19.replicad.wire.v1.WelcomeH\x00\x12&\n\x04root\x18\x02 \x01(\x0b\x32\x16.replicad.wire.v1.RootH\x00\x12,\n\x07\x61ligned\x18\x03 \x01(\x0b\x32\x19.replicad.wire.v1.AlignedH\x00\x12$\n\x03\x61\x63k\x18\x04 \x01(\x0b\x32\x15.replicad.wire.v1.AckH\x00\x12*\n\x06supply\x18\x05 \x01(\x0b\x32\x18.replicad.wire.v1.SupplyH\x00\x12,\n\x07refused\x18\x06 \x01(\x0b\x32\x19.replicad.wire.v1.RefusedH\x00\x42\x06\n\x04kind\"\x8b\x01\n\x05\x42\x61tch\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x14\n\x0c\x66irst_offset\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x0f\n\x07time_ms\x18\x04 \x01(\x04\x12\x0c\n\x04root\x18\x05 \x01(\x0c\x12\x0e\n\x06signer\x18\x06 \x01(\t\x12\x11\n\tsignature\x18\x07 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x08 \x01(\x0c\"7\n\x05Hello\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0e\n\x06master\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\"\\\n\x07Welcome\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x12\n\nlast_epoch\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0c\n\x04root\x18\x04 \x01(\x0c\x12\x13\n\x0b\x63ommit_size\x18\x05 \x01(\x04\"?\n\x07Refused\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x16\n\x0epromised_epoch\x18\x03 \x01(\x04\"\x19\n\tRootQuery\x12\x0c\n\x04size\x18\x01 \x01(\x04\"\"\n\x04Root\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x0c\n\x04root\x18\x02 \x01(\x0c\"\x15\n\x05\x41lign\x12\x0c\n\x04size\x18\x01 \x01(\x04\"\x17\n\x07\x41ligned\x12\x0c\n\x04size\x18\x01 \x01(\x04\"E\n\x06\x41ppend\x12&\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x17.replicad.wire.v1.Batch\x12\x13\n\x0b\x63ommit_size\x18\x02 \x01(\x04\"/\n\tHeartbeat\x12\x13\n\x0b\x63ommit_size\x18\x01 \x01(\x04\x12\r\n\x05probe\x18\x02 \x01(\x04\"\"\n\x03\x41\x63k\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\r\n\x05probe\x18\x02 \x01(\x04\"/\n\x05\x46\x65tch\x12\x13\n\x0b\x66rom_offset\x18\x01 \x01(\x04\x12\x11\n\tmax_bytes\x18\x02 \x01(\x04\"@\n\x06Supply\x12(\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x17.replicad.wire.v1.Batch\x12\x0c\n\x04size\x18\x02 \x01(\x04\x32\\\n\x0bReplication\x12M\n\tReplicate\x12\x1d.replicad.wire.v1.MasterFrame\x1a\x1d.replicad.wire.v1.WorkerFrame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"replicad/wire/v1/replication.proto\x12\x10replicad.wire.v1\"\x83\x03\n\x0bMasterFrame\x12(\n\x05hello\x18\x01 \x01(\x0b\x32\x17.replicad.wire.v1.HelloH\x00\x12\x31\n\nroot_query\x18\x02 \x01(\x0b\x32\x1b.replicad.wire.v1.RootQueryH\x00\x12(\n\x05\x61lign\x18\x03 \x01(\x0b\x32\x17.replicad.wire.v1.AlignH\x00\x12*\n\x06\x61ppend\x18\x04 \x01(\x0b\x32\x18.replicad.wire.v1.AppendH\x00\x12\x30\n\theartbeat\x18\x05 \x01(\x0b\x32\x1b.replicad.wire.v1.HeartbeatH\x00\x12(\n\x05\x66\x65tch\x18\x06 \x01(\x0b\x32\x17.replicad.wire.v1.FetchH\x00\x12,\n\x07inquiry\x18\x07 \x01(\x0b\x32\x19.replicad.wire.v1.InquiryH\x00\x12/\n\ttake_over\x18\x08 \x01(\x0b\x32\x1a.replicad.wire.v1.TakeOverH\x00\x42\x06\n\x04kind\"\xc9\x02\n\x0bWorkerFrame\x12,\n\x07welcome\x18\x01 \x01(\x0b\x32\x19.replicad.wire.v1.WelcomeH\x00\x12&\n\x04root\x18\x02 \x01(\x0b\x32\x16.replicad.wire.v1.RootH\x00\x12,\n\x07\x61ligned\x18\x03 \x01(\x0b\x32\x19.replicad.wire.v1.AlignedH\x00\x12$\n\x03\x61\x63k\x18\x04 \x01(\x0b\x32\x15.replicad.wire.v1.AckH\x00\x12*\n\x06supply\x18\x05 \x01(\x0b\x32\x18.replicad.wire.v1.SupplyH\x00\x12,\n\x07refused\x18\x06 \x01(\x0b\x32\x19.replicad.wire.v1.RefusedH\x00\x12.\n\x08standing\x18\x07 \x01(\x0b\x32\x1a.replicad.wire.v1.StandingH\x00\x42\x06\n\x04kind\"\x8b\x01\n\x05\x42\x61tch\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\x12\x14\n\x0c\x66irst_offset\x18\x02 \x01(\x04\x12\r\n\x05\x63ount\x18\x03 \x01(\r\x12\x0f\n\x07time_ms\x18\x04 \x01(\x04\x12\x0c\n\x04root\x18\x05 \x01(\x0c\x12\x0e\n\x06signer\x18\x06 \x01(\t\x12\x11\n\tsignature\x18\x07 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x08 \x01(\x0c\"7\n\x05Hello\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0e\n\x06master\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\"\\\n\x07Welcome\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x12\n\nlast_epoch\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0c\n\x04root\x18\x04 \x01(\x0c\x12\x13\n\x0b\x63ommit_size\x18\x05 \x01(\x04\"T\n\x07Refused\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x16\n\x0epromised_epoch\x18\x03 \x01(\x04\x12\x13\n\x0bpromised_to\x18\x04 \x01(\t\"(\n\x07Inquiry\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\"v\n\x08Standing\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x16\n\x0epromised_epoch\x18\x02 \x01(\x04\x12\x13\n\x0bpromised_to\x18\x03 \x01(\t\x12\x12\n\nlast_epoch\x18\x04 \x01(\x04\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12\r\n\x05leads\x18\x06 \x01(\x08\"\x19\n\x08TakeOver\x12\r\n\x05\x65poch\x18\x01 \x01(\x04\"\x19\n\tRootQuery\x12\x0c\n\x04size\x18\x01 \x01(\x04\"\"\n\x04Root\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x0c\n\x04root\x18\x02 \x01(\x0c\"\x15\n\x05\x41lign\x12\x0c\n\x04size\x18\x01 \x01(\x04\"\x17\n\x07\x41ligned\x12\x0c\n\x04size\x18\x01 \x01(\x04\"E\n\x06\x41ppend\x12&\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x17.replicad.wire.v1.Batch\x12\x13\n\x0b\x63ommit_size\x18\x02 \x01(\x04\"/\n\tHeartbeat\x12\x13\n\x0b\x63ommit_size\x18\x01 \x01(\x04\x12\r\n\x05probe\x18\x02 \x01(\x04\"\"\n\x03\x41\x63k\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\r\n\x05probe\x18\x02 \x01(\x04\"/\n\x05\x46\x65tch\x12\x13\n\x0b\x66rom_offset\x18\x01 \x01(\x04\x12\x11\n\tmax_bytes\x18\x02 \x01(\x04\"@\n\x06Supply\x12(\n\x07\x62\x61tches\x18\x01 \x03(\x0b\x32\x17.replicad.wire.v1.Batch\x12\x0c\n\x04size\x18\x02 \x01(\x04\x32\\\n\x0bReplication\x12M\n\tReplicate\x12\x1d.replicad.wire.v1.MasterFrame\x1a\x1d.replicad.wire.v1.WorkerFrame(\x01\x30\x01\x62\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'replicad.wire.v1.replication_pb2', globals())
@@ -21,35 +21,41 @@ if _descriptor._USE_C_DESCRIPTORS == False:
 
   DESCRIPTOR._options = None
   _MASTERFRAME._serialized_start=57
-  _MASTERFRAME._serialized_end=349
-  _WORKERFRAME._serialized_start=352
-  _WORKERFRAME._serialized_end=633
-  _BATCH._serialized_start=636
-  _BATCH._serialized_end=775
-  _HELLO._serialized_start=777
-  _HELLO._serialized_end=832
-  _WELCOME._serialized_start=834
-  _WELCOME._serialized_end=926
-  _REFUSED._serialized_start=928
-  _REFUSED._serialized_end=991
-  _ROOTQUERY._serialized_start=993
-  _ROOTQUERY._serialized_end=1018
-  _ROOT._serialized_start=1020
-  _ROOT._serialized_end=1054
-  _ALIGN._serialized_start=1056
-  _ALIGN._serialized_end=1077
-  _ALIGNED._serialized_start=1079
-  _ALIGNED._serialized_end=1102
-  _APPEND._serialized_start=1104
-  _APPEND._serialized_end=1173
-  _HEARTBEAT._serialized_start=1175
-  _HEARTBEAT._serialized_end=1222
-  _ACK._serialized_start=1224
-  _ACK._serialized_end=1258
-  _FETCH._serialized_start=1260
-  _FETCH._serialized_end=1307
-  _SUPPLY._serialized_start=1309
-  _SUPPLY._serialized_end=1373
-  _REPLICATION._serialized_start=1375
-  _REPLICATION._serialized_end=1467
+  _MASTERFRAME._serialized_end=444
+  _WORKERFRAME._serialized_start=447
+  _WORKERFRAME._serialized_end=776
+  _BATCH._serialized_start=779
+  _BATCH._serialized_end=918
+  _HELLO._serialized_start=920
+  _HELLO._serialized_end=975
+  _WELCOME._serialized_start=977
+  _WELCOME._serialized_end=1069
+  _REFUSED._serialized_start=1071
+  _REFUSED._serialized_end=1155
+  _INQUIRY._serialized_start=1157
+  _INQUIRY._serialized_end=1197
+  _STANDING._serialized_start=1199
+  _STANDING._serialized_end=1317
+  _TAKEOVER._serialized_start=1319
+  _TAKEOVER._serialized_end=1344
+  _ROOTQUERY._serialized_start=1346
+  _ROOTQUERY._serialized_end=1371
+  _ROOT._serialized_start=1373
+  _ROOT._serialized_end=1407
+  _ALIGN._serialized_start=1409
+  _ALIGN._serialized_end=1430
+  _ALIGNED._serialized_start=1432
+  _ALIGNED._serialized_end=1455
+  _APPEND._serialized_start=1457
+  _APPEND._serialized_end=1526
+  _HEARTBEAT._serialized_start=1528
+  _HEARTBEAT._serialized_end=1575
+  _ACK._serialized_start=1577
+  _ACK._serialized_end=1611
+  _FETCH._serialized_start=1613
+  _FETCH._serialized_end=1660
+  _SUPPLY._serialized_start=1662
+  _SUPPLY._serialized_end=1726
+  _REPLICATION._serialized_start=1728
+  _REPLICATION._serialized_end=1820
 # @@protoc_insertion_point(module_scope)

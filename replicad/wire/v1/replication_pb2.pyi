@@ -79,31 +79,45 @@ class Hello(_message.Message):
     master: str
     def __init__(self, cluster: _Optional[str] = ..., master: _Optional[str] = ..., epoch: _Optional[int] = ...) -> None: ...
 
+class Inquiry(_message.Message):
+    __slots__ = ["cluster", "node"]
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    cluster: str
+    node: str
+    def __init__(self, cluster: _Optional[str] = ..., node: _Optional[str] = ...) -> None: ...
+
 class MasterFrame(_message.Message):
-    __slots__ = ["align", "append", "fetch", "heartbeat", "hello", "root_query"]
+    __slots__ = ["align", "append", "fetch", "heartbeat", "hello", "inquiry", "root_query", "take_over"]
     ALIGN_FIELD_NUMBER: _ClassVar[int]
     APPEND_FIELD_NUMBER: _ClassVar[int]
     FETCH_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     HELLO_FIELD_NUMBER: _ClassVar[int]
+    INQUIRY_FIELD_NUMBER: _ClassVar[int]
     ROOT_QUERY_FIELD_NUMBER: _ClassVar[int]
+    TAKE_OVER_FIELD_NUMBER: _ClassVar[int]
     align: Align
     append: Append
     fetch: Fetch
     heartbeat: Heartbeat
     hello: Hello
+    inquiry: Inquiry
     root_query: RootQuery
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., root_query: _Optional[_Union[RootQuery, _Mapping]] = ..., align: _Optional[_Union[Align, _Mapping]] = ..., append: _Optional[_Union[Append, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ...) -> None: ...
+    take_over: TakeOver
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., root_query: _Optional[_Union[RootQuery, _Mapping]] = ..., align: _Optional[_Union[Align, _Mapping]] = ..., append: _Optional[_Union[Append, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., fetch: _Optional[_Union[Fetch, _Mapping]] = ..., inquiry: _Optional[_Union[Inquiry, _Mapping]] = ..., take_over: _Optional[_Union[TakeOver, _Mapping]] = ...) -> None: ...
 
 class Refused(_message.Message):
-    __slots__ = ["promised_epoch", "reason", "text"]
+    __slots__ = ["promised_epoch", "promised_to", "reason", "text"]
     PROMISED_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    PROMISED_TO_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     promised_epoch: int
+    promised_to: str
     reason: str
     text: str
-    def __init__(self, reason: _Optional[str] = ..., text: _Optional[str] = ..., promised_epoch: _Optional[int] = ...) -> None: ...
+    def __init__(self, reason: _Optional[str] = ..., text: _Optional[str] = ..., promised_epoch: _Optional[int] = ..., promised_to: _Optional[str] = ...) -> None: ...
 
 class Root(_message.Message):
     __slots__ = ["root", "size"]
@@ -119,6 +133,22 @@ class RootQuery(_message.Message):
     size: int
     def __init__(self, size: _Optional[int] = ...) -> None: ...
 
+class Standing(_message.Message):
+    __slots__ = ["last_epoch", "leads", "node", "promised_epoch", "promised_to", "size"]
+    LAST_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    LEADS_FIELD_NUMBER: _ClassVar[int]
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    PROMISED_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    PROMISED_TO_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    last_epoch: int
+    leads: bool
+    node: str
+    promised_epoch: int
+    promised_to: str
+    size: int
+    def __init__(self, node: _Optional[str] = ..., promised_epoch: _Optional[int] = ..., promised_to: _Optional[str] = ..., last_epoch: _Optional[int] = ..., size: _Optional[int] = ..., leads: bool = ...) -> None: ...
+
 class Supply(_message.Message):
     __slots__ = ["batches", "size"]
     BATCHES_FIELD_NUMBER: _ClassVar[int]
@@ -126,6 +156,12 @@ class Supply(_message.Message):
     batches: _containers.RepeatedCompositeFieldContainer[Batch]
     size: int
     def __init__(self, batches: _Optional[_Iterable[_Union[Batch, _Mapping]]] = ..., size: _Optional[int] = ...) -> None: ...
+
+class TakeOver(_message.Message):
+    __slots__ = ["epoch"]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    def __init__(self, epoch: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
     __slots__ = ["commit_size", "last_epoch", "node", "root", "size"]
@@ -142,17 +178,19 @@ class Welcome(_message.Message):
     def __init__(self, node: _Optional[str] = ..., last_epoch: _Optional[int] = ..., size: _Optional[int] = ..., root: _Optional[bytes] = ..., commit_size: _Optional[int] = ...) -> None: ...
 
 class WorkerFrame(_message.Message):
-    __slots__ = ["ack", "aligned", "refused", "root", "supply", "welcome"]
+    __slots__ = ["ack", "aligned", "refused", "root", "standing", "supply", "welcome"]
     ACK_FIELD_NUMBER: _ClassVar[int]
     ALIGNED_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     ROOT_FIELD_NUMBER: _ClassVar[int]
+    STANDING_FIELD_NUMBER: _ClassVar[int]
     SUPPLY_FIELD_NUMBER: _ClassVar[int]
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     ack: Ack
     aligned: Aligned
     refused: Refused
     root: Root
+    standing: Standing
     supply: Supply
     welcome: Welcome
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., root: _Optional[_Union[Root, _Mapping]] = ..., aligned: _Optional[_Union[Aligned, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., supply: _Optional[_Union[Supply, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ...) -> None: ...
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., root: _Optional[_Union[Root, _Mapping]] = ..., aligned: _Optional[_Union[Aligned, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., supply: _Optional[_Union[Supply, _Mapping]] = ..., refused: _Optional[_Union[Refused, _Mapping]] = ..., standing: _Optional[_Union[Standing, _Mapping]] = ...) -> None: ...
