@@ -69,7 +69,9 @@ def test_start_returns_when_the_node_is_ready_and_not_before(single: Instances) 
     single.host.ssh(f"systemctl stop {units}")
     single.host.ssh(f"systemctl start --no-block {single.unit(MASTER)}")
     status = f"systemctl status {single.unit(MASTER)}; true"
-    eventually_true(lambda: "asks 2 voters, itself counted" in single.host.says(status), within_s=RESTART_S, what="status")
+    eventually_true(
+        lambda: "asks 2 voters, itself counted" in single.host.says(status), within_s=RESTART_S, what="status"
+    )
     assert state(single, MASTER) == "activating"  # alone it can't take posts
 
     single.host.ssh(f"systemctl start {single.unit(WORKERS[0])}")
