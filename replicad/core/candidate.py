@@ -196,8 +196,10 @@ class Candidate:
                 f"this node has nothing of the log, or never was in it, and {node} has promised epoch "
                 f"{standing.promised_epoch} to {promised}: it follows until `replicad-cli promote` says who leads"
             )
+        # Not against its own promise: that may be of starts that came to nothing while another one led.
+        begun = self.log.last_epoch + 1
         if self.call is Call.RESUME and mandate.gives_way(
-            self.settings.node, self.epoch, to=promised, their_epoch=standing.promised_epoch
+            self.settings.node, begun, to=promised, their_epoch=standing.promised_epoch
         ):
             return f"{node} has promised epoch {standing.promised_epoch} to {promised}"
         if self._is_wanted and standing.leads:

@@ -22,6 +22,11 @@ def call_of(settings: Settings, start: StoreState, *, configured_master: bool) -
     return Call.BEGIN if configured_master and not start.promised_to else None
 
 
+def told(node: str, promised_to: str) -> str:
+    """To whom a worker says it is bound: "" for itself, for it has given way, and follows any higher epoch."""
+    return "" if promised_to == node else promised_to
+
+
 def standing(settings: Settings, log: OwnLog, *, epoch: int, promised_to: str, leads: bool = False) -> Standing:
     """The answer to an Inquiry."""
     return Standing(settings.node, epoch, promised_to, log.last_epoch, log.stored_size, leads)
@@ -49,7 +54,6 @@ def answer_inquiry(settings: Settings, inquiry: Inquiry, own: Standing) -> Stand
 
 
 def gives_way(node: str, epoch: int, *, to: str, their_epoch: int) -> bool:
-    """Whether a node that asks for the mastership by its own promise of ``epoch`` gives way to one that was promised
-    ``their_epoch``. Two that were promised the same both do: only an operator can have wanted a second one, and is
-    there to say which."""
+    """Whether a node that is about to begin ``epoch`` gives way to one that was promised ``their_epoch``. Two that were
+    promised the same both do: only an operator can have wanted a second one, and is there to say which."""
     return to not in ("", node) and their_epoch >= epoch

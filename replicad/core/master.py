@@ -481,10 +481,8 @@ class Master:
         worker.detail = frame.text
         fields: dict[str, object] = {"peer": worker.name, "reason": frame.reason}
         effects: list[Effect] = [Note("warning", "refused", f"{worker.name} refuses: {frame.text}", fields)]
-        epoch, master = frame.promised_epoch, frame.promised_to
-        begun = self._epoch_start >= 0
-        if frame.reason == "epoch" and (epoch > self.epoch or (epoch == self.epoch and not (begun and not master))):
-            return effects + self._outdated(epoch, master, worker.name)
+        if frame.reason == "epoch" and frame.promised_epoch >= self.epoch:
+            return effects + self._outdated(frame.promised_epoch, frame.promised_to, worker.name)
         return [*effects, Hangup(worker.name, frame.reason)]
 
     def _called(self, peer: str, frame: MasterFrame) -> list[Effect]:
@@ -510,9 +508,9 @@ class Master:
                 return self._step_down(epoch, master)
             self._insistence -= gives_way
             return self._greet_anew(epoch + 1)
-        if epoch > self.epoch and master != self.settings.node:
+        if epoch > self.epoch and master not in ("", self.settings.node):
             return self._step_down(epoch, master)
-        return self._renew(f"{voter} is bound to epoch {epoch} of {master}, and can't follow in epoch {self.epoch}")
+        return self._renew(f"{voter} has promised epoch {epoch}, and can't follow in epoch {self.epoch}")
 
     def _step_down(self, epoch: int, master: str) -> list[Effect]:
         """Be the master no more, for a higher epoch of another."""
@@ -521,8 +519,9 @@ class Master:
         return self._leave(State.DEPOSED, text, Follow(epoch, master, text), ended)
 
     def _renew(self, why: str) -> list[Effect]:
-        """Open a higher epoch for a voter that can't follow in this one: it was promised to another, which lost the
-        race for it; or a higher one was to this very node, in whose name somebody else has called."""
+        """Open a higher epoch for a voter that can't follow in this one: it has promised it, or a higher one, to itself
+        and given way; or to another that lost the race; or to this very node, in whose name somebody else has called.
+        The voters are asked first, so it may turn out that there is another master."""
         text = f"{why}: a higher one is opened"
         error = Unavailable(f"{text}; try again")
         ended = HandOverEnded(self._handover.ticket, "", error) if self._handover else None

@@ -156,7 +156,7 @@ class Worker:
         if isinstance(frame, Hello):
             return self._hello(event.peer, frame)
         if isinstance(frame, Inquiry):
-            own = mandate.standing(self.settings, self.log, epoch=self.epoch, promised_to=self.master)
+            own = mandate.standing(self.settings, self.log, epoch=self.epoch, promised_to=self._bound_to)
             return [Send(event.peer, mandate.answer_inquiry(self.settings, frame, own))]
         handler = self._frames.get(type(frame))
         if event.peer != self._session or not self._greeted or handler is None:
@@ -185,7 +185,7 @@ class Worker:
 
     def _refuse(self, peer: str, master: str, reason: str, text: str) -> list[Effect]:
         note = Note("warning", "refused", f"refused a master: {text}", {"peer": master, "reason": reason})
-        return [note, Send(peer, Refused(reason, text, self.epoch, self.master)), Hangup(peer, reason)]
+        return [note, Send(peer, Refused(reason, text, self.epoch, self._bound_to)), Hangup(peer, reason)]
 
     def _promise_stored(self, event: PromiseStored) -> list[Effect]:
         self._promised = max(self._promised, event.epoch)
@@ -215,7 +215,7 @@ class Worker:
         self.state, self.detail = State.WAITING, f"ended the stream of {self.master}: {text}"
         return [
             Note("error", "refused", self.detail, {"peer": self.master, "reason": reason, "size": self.log.tip}),
-            Send(peer, Refused(reason, text, self.epoch, self.master)),
+            Send(peer, Refused(reason, text, self.epoch, self._bound_to)),
             Hangup(peer, reason),
             StateChanged(self.state, self.detail),
         ]
@@ -242,6 +242,10 @@ class Worker:
         """The master wants this node in its place; all that it has is here."""
         note = Note("info", "takes_over", f"{self.master} hands over", {"peer": self.master, "epoch": frame.epoch})
         return [note, Stand(Call.HANDED_OVER)] if frame.epoch == self.epoch else []
+
+    @property
+    def _bound_to(self) -> str:
+        return mandate.told(self.settings.node, self.master)
 
     def _no_master(self) -> Unavailable:
         """For what was asked of this node while it was another machine."""

@@ -57,8 +57,11 @@ def test_a_refusal_for_another_reason_deposes_nobody_whatever_is_promised_there(
     assert script.machine.state is State.OPEN
 
 
-def test_a_promise_of_the_same_epoch_to_another_does_not_depose_a_master_that_has_begun() -> None:
-    """It has its quorum: the other cannot have one in the same epoch."""
+@pytest.mark.parametrize(("epoch", "to"), [(1, "n3"), (1, ""), (7, ""), (7, "n1")])
+def test_a_voter_that_can_not_follow_though_no_other_master_is_known_makes_it_open_a_higher_epoch(
+    epoch: int, to: str
+) -> None:
+    """It has its quorum in this epoch: no other can have one. Whoever is bound to itself says "": it has given way."""
     script = opened()
-    assert script.says("n2", Refused("epoch", "epoch 1 is promised to n3", 1)) == ["hang up n2: epoch"]
-    assert script.machine.state is State.OPEN
+    lines = script.says("n2", Refused("epoch", f"epoch {epoch} is promised", epoch, to))
+    assert lines == ["state opening", "hang up n2: opening", "hang up n3: opening", "turn: candidate, resume"]

@@ -92,9 +92,22 @@ def test_a_restarted_master_follows_where_another_was_promised_as_much(epoch: in
 
 
 def test_a_restarted_master_does_not_mind_what_was_promised_to_others_before() -> None:
-    script = CandidateScript(Call.RESUME, store=promised(4, "n1"))
+    script = CandidateScript(Call.RESUME, store=stored(master_log(2, epoch=4)))
     script.start()
     assert script.hears("n2", 3, "n3") == ["turn: master above e3"]
+
+
+def test_starts_that_came_to_nothing_are_no_reason_not_to_follow_who_led_meanwhile() -> None:
+    """It has promised itself ever higher epochs, and begun none of them."""
+    script = CandidateScript(Call.RESUME, store=stored(master_log(2), promised=(6, "n1")))
+    script.start()
+    assert script.hears("n2", 2, "n3") == ["turn: worker, 2 to n3"]
+
+
+def test_a_worker_that_is_bound_to_itself_has_given_way_to_any_higher_epoch() -> None:
+    script = CandidateScript(Call.RESUME, store=stored(master_log(2)))
+    script.start()
+    assert script.hears("n2", 6, "") == ["turn: master above e6"]
 
 
 def test_a_restarted_master_waits_for_ever_and_says_for_whom() -> None:

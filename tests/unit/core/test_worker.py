@@ -9,9 +9,20 @@ from dataclasses import replace
 
 import pytest
 
-from replicad.core.effects import Reconfigured, State
-from replicad.core.frames import Align, AppendBatch, Fetch, Heartbeat, Refused, RootAnswer, RootQuery, Supply, Welcome
-from tests.support.builders import LogBuilder, keyring, messages
+from replicad.core.effects import Reconfigured, Send, State
+from replicad.core.frames import (
+    Align,
+    AppendBatch,
+    Fetch,
+    Heartbeat,
+    Inquiry,
+    Refused,
+    RootAnswer,
+    RootQuery,
+    Supply,
+    Welcome,
+)
+from tests.support.builders import CLUSTER, LogBuilder, keyring, messages
 from tests.support.script import WorkerScript, adjusted, following, master_log, sends, stored
 
 # --- greeting ---------------------------------------------------------------------------------------------------
@@ -433,3 +444,15 @@ def test_a_probe_of_one_session_is_not_echoed_in_the_next() -> None:
     script.hello("n1#2", 1)
     sends(script, log.add(1).batch, peer="n1#2")
     assert script.disk() == ["n1#2 < ack 2 probe=0"]
+
+
+def test_a_worker_that_is_bound_to_itself_says_that_it_is_bound_to_nobody() -> None:
+    """It was a master, or about to be one, and has given way: it follows any epoch above that promise."""
+    script = WorkerScript(store=stored(master_log(2), promised=(6, "n2")))
+    script.up("n1#1")
+    assert script.says("n1#1", Inquiry(CLUSTER, "n1")) == ["n1#1 < standing of n2: 6 to nobody, e1 size=3"]
+    assert script.hello("n1#1", 6)[0] == "n1#1 < refused epoch, promised 6"
+    assert isinstance(script.outbox[-2], Send)
+    assert script.outbox[-2].frame == Refused("epoch", "epoch 6 is promised to n2 already", 6, "")
+    script.up("n1#2")
+    assert script.hello("n1#2", 7) == ["disk: promise 7 to n1"]
