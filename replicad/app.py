@@ -31,7 +31,7 @@ from replicad.core.worker import Worker
 from replicad.errors import ConfigError, ExitCode, ReplicadError
 from replicad.notify import Notifier
 from replicad.reloading import Reloader
-from replicad.runtime import Machine, Runtime, Turn
+from replicad.runtime import Machine, Runtime, Turn, role_of
 from replicad.storage.interface import Store, StoreState
 from replicad.storage.quarantine import write_quarantine
 from replicad.storage.sqlite import SqliteStore
@@ -149,11 +149,6 @@ async def _run(config: Config, config_file: str) -> int:
         reload_asked=reload_asked,
     )
     return await node.run()
-
-
-def role_of(machine: Machine) -> str:
-    """What a node is now, wherever its config had it begin."""
-    return "worker" if isinstance(machine, Worker) else "master"
 
 
 def _make_sealer(config: Config, signer: keys.Signer) -> Sealer:

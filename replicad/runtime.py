@@ -74,6 +74,12 @@ CONTENT_READ_BYTES = 1  # one batch at a time: duplicates are rare
 Machine = Master | Worker | Candidate
 Turn = Stand | Lead | Follow
 
+
+def role_of(machine: Machine) -> str:
+    """What a node is now, wherever its config had it begin."""
+    return "worker" if isinstance(machine, Worker) else "master"
+
+
 #: What comes from outside, and waits for the next machine; all else is an answer to one that is no more.
 _OUTSIDE = (PeerUp, PeerDown, FrameArrived, Submit, Confirm, Promote, HandOver, Reconfigured)
 
@@ -200,11 +206,15 @@ class Runtime:
     def _become(self, effect: Turn, state: StoreState) -> None:
         if self._stopped:
             return
-        self.machine = self._next_machine(effect, state)
-        held, self._held = self._held or [], None
-        self._room.set()
-        self._turned()
-        self.start()
+        try:
+            self.machine = self._next_machine(effect, state)
+            held, self._held = self._held or [], None
+            self._room.set()
+            self._turned()
+            self.start()
+        except Exception as exc:  # as in feed(): without a machine this would be a node that only seems to live
+            self._stop_for(exc)
+            return
         for event in [*(PeerUp(peer) for peer in self.links if isinstance(effect, Lead)), *held]:
             self.feed(event)
 
@@ -354,9 +364,9 @@ class Runtime:
 
     async def wait_for_size(self, level: str, size: int, timeout_s: float) -> bool:
         """Wait until a reader at this level may read ``size`` records; whether that came within the timeout."""
-        log = self.machine.log
 
         def reached() -> bool:
+            log = self.machine.log  # another one's, perhaps, than when the wait began
             return (log.stored_size if level == "local" else log.commit_size) >= size
 
         return await self.sizes.wait_until(reached, timeout_s)

@@ -37,6 +37,6 @@ def command(session: Session, to: str, dry_run: bool, timeout_s: float) -> None:
     """
 
     async def act(client: AsyncClient, plan: Plan, address: str) -> Leading:
-        return await client.switchover(plan.node, timeout_s=timeout_s)
+        return await client.switchover(plan.node, address=address, timeout_s=timeout_s)
 
     lead(session, lambda rows: plan_switchover(rows, to), act, dry_run=dry_run, timeout_s=timeout_s)

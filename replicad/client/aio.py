@@ -371,23 +371,21 @@ class AsyncClient:
         under way. Raises Unavailable when it is a worker still (the text says why), or not open in time: then it goes
         on trying; BadRequest for a node without a vote; Forbidden without the role admin.
         """
-        node, epoch, size = await control.promote(self._connections, address, self._timeout(timeout_s))
-        return Leading(node, address, epoch, size)
+        return await control.promote(self._connections, address, self._timeout(timeout_s))
 
-    async def switchover(self, to: str = "", *, timeout_s: float | None = None) -> Leading:
+    async def switchover(self, to: str = "", *, address: str | None = None, timeout_s: float | None = None) -> Leading:
         """Have the master hand over to the node ``to``, or to the worker that has most; returns once that is open.
+        ``address`` is the master's; None takes what a node that answers knows of it.
 
         Posts wait meanwhile, and nothing that was acknowledged is lost. Raises Unavailable when the master goes on (the
         text says why) or there is none; BadRequest for what is no worker with a vote; Forbidden without the role admin.
         """
-        asked = await self.status()
-        if not asked.master:
-            raise Unavailable(f"{asked.node} knows of no master: use promote")
-        node, epoch, size = await control.switchover(
-            self._connections, asked.master_address, to, self._timeout(timeout_s), ask_status=self.status
+        address = address or (await self.status()).master_address
+        if not address:
+            raise Unavailable("the node that answers knows of no master: use promote")
+        return await control.switchover(
+            self._connections, address, to, self._timeout(timeout_s), ask_status=self.status
         )
-        address = next(each.address for each in asked.nodes if each.name == node)
-        return Leading(node, address, epoch, size)
 
     def _timeout(self, timeout_s: float | None) -> float:
         return self._settings.timeout_s if timeout_s is None else timeout_s

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from replicad.client import methods
 from replicad.client.connection import Connections
-from replicad.client.types import Status
+from replicad.client.types import Leading, Status
 from replicad.errors import NotMaster, ServiceError, Unavailable
 from replicad.wire.parsing import parse_peer
 from replicad.wire.v1 import control_pb2 as pb
@@ -21,37 +21,36 @@ LOOK_AGAIN_S = 0.02  # an epoch opens in about this
 AskStatus = Callable[[str], Awaitable[Status]]
 
 
-async def promote(connections: Connections, address: str, timeout_s: float) -> tuple[str, int, int]:
-    """(node, epoch, size) of the node at ``address``, once it is open."""
+async def promote(connections: Connections, address: str, timeout_s: float) -> Leading:
+    """The node at ``address``, once it is open."""
     request = pb.PromoteRequest(timeout_ms=int(timeout_s * 1000)).SerializeToString()
     data = await connections.to(address).call(methods.PROMOTE, request, timeout_s=timeout_s + GRACE_S)
     response = parse_peer(pb.PromoteResponse, data)
-    return response.node, response.epoch, response.size
+    return Leading(response.node, address, response.epoch, response.size)
 
 
 async def switchover(
     connections: Connections, address: str, to: str, timeout_s: float, *, ask_status: AskStatus
-) -> tuple[str, int, int]:
-    """(node, epoch, size) of the new master, once it is open; ``address`` is that of the one there is."""
+) -> Leading:
+    """The new master, once it is open; ``address`` is that of the one there is."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
     request = pb.SwitchoverRequest(to=to, timeout_ms=int(timeout_s * 1000)).SerializeToString()
-    connection = connections.to(address)
     try:
-        data = await connection.call(methods.SWITCHOVER, request, timeout_s=timeout_s + GRACE_S)
+        data = await connections.to(address).call(methods.SWITCHOVER, request, timeout_s=timeout_s + GRACE_S)
     except NotMaster as exc:  # it changed meanwhile; only the one that was meant may be told that it is done
         raise Unavailable(f"the master has changed meanwhile: {exc.message}") from exc
     master = parse_peer(pb.SwitchoverResponse, data).master
-    addresses = {node.name: node.address for node in (await ask_status(address)).nodes}
+    new_address = next(node.address for node in (await ask_status(address)).nodes if node.name == master)
     why = f"{master} has taken over, and is not open yet"
     while loop.time() < deadline + GRACE_S:
         try:
-            status = await ask_status(addresses[master])
+            status = await ask_status(new_address)
         except ServiceError as exc:
             why = f"{master} has taken over, and does not answer: {exc.message}"
         else:
             if (status.role, status.state) == ("master", "open"):
-                return master, status.epoch, status.size
+                return Leading(master, new_address, status.epoch, status.size)
             why = f"{master} has taken over, and is {status.state}: {status.detail}"
         await asyncio.sleep(LOOK_AGAIN_S)
     raise Unavailable(why)

@@ -197,9 +197,9 @@ class Client:
         """As :meth:`AsyncClient.promote`."""
         return self._run(self._client.promote(address, timeout_s=timeout_s))
 
-    def switchover(self, to: str = "", *, timeout_s: float | None = None) -> Leading:
+    def switchover(self, to: str = "", *, address: str | None = None, timeout_s: float | None = None) -> Leading:
         """As :meth:`AsyncClient.switchover`."""
-        return self._run(self._client.switchover(to, timeout_s=timeout_s))
+        return self._run(self._client.switchover(to, address=address, timeout_s=timeout_s))
 
     # --- the thread -------------------------------------------------------------------------------------------------
 

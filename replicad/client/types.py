@@ -75,7 +75,7 @@ class Status(NamedTuple):
     node: str
     version: str
     role: str  # master | worker
-    state: str  # opening | open | deposed | following | waiting | read-only | stopping
+    state: str  # opening | open | handing-over | deposed | following | waiting | read-only | stopping
     epoch: int  # the promised epoch
     size: int  # records on disk
     commit_size: int

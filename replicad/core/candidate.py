@@ -4,7 +4,8 @@ Owns the inquiry, and the decision to lead or to follow. It promises nothing and
 the master finds that out without disturbing the one there is.
 
 1. It leads only with answers of R voters, its own counted, none of which is a reason not to.
-2. A node that has never promised anything leads nobody who has: its data folder is new, and the cluster is not.
+2. A node that has never promised anything leads nobody who has, nor anybody who has more of the log: its data folder
+   is new, and the cluster is not. Not even its own name in their promises gives it back what it has lost.
 """
 
 from __future__ import annotations
@@ -125,6 +126,8 @@ class Candidate:
         return [Send(event.peer, Inquiry(self.settings.cluster, self.settings.node))]
 
     def _peer_down(self, event: PeerDown) -> list[Effect]:
+        if event.peer not in self.settings.workers:
+            return []
         self._heard.pop(event.peer, None)
         self._gone.add(event.peer)
         return self._decide()
@@ -173,7 +176,7 @@ class Candidate:
             if reason:
                 return self._follow(standing, reason)
         heard = [name for name in self._others if name in self._heard]
-        enough = len(heard) + 1 >= self.settings.fence_quorum
+        enough = len(heard) + (self.settings.node not in self.settings.non_voters) >= self.settings.fence_quorum
         patient = self._now < self._patience_ends
         if not enough:
             if self._is_wanted and not patient:
@@ -191,10 +194,12 @@ class Candidate:
     def _objection(self, standing: Standing) -> str:
         """Why this node does not become the master, with that one there; "" for no reason."""
         node, promised = standing.node, standing.promised_to
-        if self.call is Call.BEGIN and promised:
-            return (
-                f"this node has nothing of the log, or never was in it, and {node} has promised epoch "
-                f"{standing.promised_epoch} to {promised}: it follows until `replicad-cli promote` says who leads"
+        if self.call is Call.BEGIN:
+            more = (standing.last_epoch, standing.size) > (self.log.last_epoch, self.log.tip)
+            has = f"has promised epoch {standing.promised_epoch} to {promised}" if promised else ""
+            has = has or (f"has {standing.size} records" if more else "")
+            return has and (
+                f"this data folder has never been in use, and {node} {has}: `replicad-cli promote` says who leads"
             )
         # Not against its own promise: that may be of starts that came to nothing while another one led.
         begun = self.log.last_epoch + 1
@@ -210,4 +215,6 @@ class Candidate:
         note = Note("warning", "follows_instead", text, {"epoch": self.epoch})
         if standing is None or self._is_wanted:
             return [note, Follow(self.epoch, self.promised_to, text)]
-        return [note, Follow(standing.promised_epoch, standing.promised_to, text)]
+        # A promise to itself would pass for its own at the next start, though what it stood for is lost.
+        other = "" if standing.promised_to == self.settings.node else standing.promised_to
+        return [note, Follow(standing.promised_epoch, other, text)]

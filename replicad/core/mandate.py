@@ -22,11 +22,6 @@ def call_of(settings: Settings, start: StoreState, *, configured_master: bool) -
     return Call.BEGIN if configured_master and not start.promised_to else None
 
 
-def told(node: str, promised_to: str) -> str:
-    """To whom a worker says it is bound: "" for itself, for it has given way, and follows any higher epoch."""
-    return "" if promised_to == node else promised_to
-
-
 def standing(settings: Settings, log: OwnLog, *, epoch: int, promised_to: str, leads: bool = False) -> Standing:
     """The answer to an Inquiry."""
     return Standing(settings.node, epoch, promised_to, log.last_epoch, log.stored_size, leads)

@@ -245,7 +245,8 @@ class Worker:
 
     @property
     def _bound_to(self) -> str:
-        return mandate.told(self.settings.node, self.master)
+        """To whom it says that it is bound: "" for itself, for it has given way, and follows any higher epoch."""
+        return "" if self.master == self.settings.node else self.master
 
     def _no_master(self) -> Unavailable:
         """For what was asked of this node while it was another machine."""

@@ -18,7 +18,7 @@ from replicad.core.record import MAX_ID_BYTES, parse_leaf
 from replicad.core.worker import Worker
 from replicad.errors import BadRequest, NotFound, Unavailable
 from replicad.nodekeys import keys_of
-from replicad.runtime import Runtime, read_contents
+from replicad.runtime import Runtime, read_contents, role_of
 from replicad.transport.addresses import address_for_caller, address_of
 from replicad.transport.calls import parse_request
 from replicad.wire.codec import decode_records
@@ -61,7 +61,7 @@ class Status:
             cluster=config.cluster,
             node=config.node,
             version=__version__,
-            role="worker" if isinstance(machine, Worker) else "master",
+            role=role_of(machine),
             state=machine.state.value,
             epoch=machine.epoch,
             size=size,
@@ -87,8 +87,7 @@ class Status:
             seen = pb.NodeStatus(name=node.name, address=address, role="worker", health="unknown", keys=keys)
             seen.no_vote = not node.voter
             if node.name == config.node:
-                seen.health, seen.size = "self", machine.log.stored_size
-                seen.role = "worker" if isinstance(machine, Worker) else "master"
+                seen.role, seen.health, seen.size = role_of(machine), "self", machine.log.stored_size
             elif isinstance(machine, Master):
                 worker = machine.workers[node.name]
                 seen.health, seen.size, seen.detail = worker.health.value, worker.acked_size, worker.detail

@@ -17,11 +17,14 @@ from replicad.core.frames import (
     Fetch,
     Heartbeat,
     Hello,
+    Inquiry,
     MasterFrame,
     Refused,
     RootAnswer,
     RootQuery,
+    Standing,
     Supply,
+    TakeOver,
     Welcome,
     WorkerFrame,
 )
@@ -62,6 +65,8 @@ MASTER_FRAMES: st.SearchStrategy[MasterFrame] = st.one_of(
     st.builds(AppendBatch, BATCHES, PLACES),
     st.builds(Heartbeat, PLACES, st.integers(0, (1 << 64) - 1)),
     st.builds(Fetch, PLACES, PLACES),
+    st.builds(Inquiry, NAMES, NAMES),
+    st.builds(TakeOver, PLACES),
 )
 WORKER_FRAMES: st.SearchStrategy[WorkerFrame] = st.one_of(
     st.builds(Welcome, NAMES, PLACES, PLACES, ROOTS, PLACES),
@@ -69,7 +74,8 @@ WORKER_FRAMES: st.SearchStrategy[WorkerFrame] = st.one_of(
     st.builds(Aligned, PLACES),
     st.builds(Ack, PLACES, st.integers(0, (1 << 64) - 1)),
     st.builds(Supply, st.lists(BATCHES, max_size=3).map(tuple), PLACES),
-    st.builds(Refused, NAMES, NAMES, PLACES),
+    st.builds(Refused, NAMES, NAMES, PLACES, NAMES),
+    st.builds(Standing, NAMES, PLACES, NAMES, PLACES, PLACES, st.booleans()),
 )
 
 

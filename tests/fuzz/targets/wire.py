@@ -36,7 +36,7 @@ from replicad.wire.parsing import MAX_PLACE, ParseError, parse
 from replicad.wire.posts import FrameError
 from replicad.wire.splice import bytes_field, integer_field
 from replicad.wire.types import PostFrame, PostFrameResult, PostRun
-from replicad.wire.v1 import health_pb2, log_pb2, raw_pb2, reflection_pb2, replication_pb2
+from replicad.wire.v1 import control_pb2, health_pb2, log_pb2, raw_pb2, reflection_pb2, replication_pb2
 from tests.fuzz.registry import Target
 from tests.support.builders import LogBuilder, messages
 
@@ -165,6 +165,8 @@ _REQUESTS: tuple[type[Message], ...] = (
     log_pb2.TailRequest,
     log_pb2.OutcomeRequest,
     log_pb2.StatusRequest,
+    control_pb2.PromoteRequest,
+    control_pb2.SwitchoverRequest,
 )
 
 
@@ -262,6 +264,8 @@ def _request_seeds() -> Iterable[bytes]:
     yield _of(1, log_pb2.TailRequest(from_offset=1 << 63, level="committed"))
     yield _of(2, log_pb2.OutcomeRequest(id="some-id"))
     yield _of(3, log_pb2.StatusRequest())
+    yield _of(4, control_pb2.PromoteRequest(timeout_ms=100))
+    yield _of(5, control_pb2.SwitchoverRequest(to="node-2", timeout_ms=100))
 
 
 def _reflection_seeds() -> Iterable[bytes]:

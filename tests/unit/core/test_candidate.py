@@ -58,21 +58,31 @@ def test_a_cluster_of_one_needs_nobody() -> None:
     assert CandidateScript(Call.BEGIN, voters=1).start() == ["turn: master above e0"]
 
 
-@pytest.mark.parametrize("to", ["n1", "n3"])
-def test_a_node_that_lost_its_data_does_not_begin_anew_over_a_cluster_that_is_there(to: str) -> None:
-    """Whether it was the master itself or another was: what it has lost may have been a majority's one copy."""
+@pytest.mark.parametrize(("to", "follows"), [("n1", "nobody"), ("n3", "n3"), ("", "nobody")])
+def test_a_node_that_lost_its_data_does_not_begin_anew_over_a_cluster_that_is_there(to: str, follows: str) -> None:
+    """Whether it was the master itself or another was: what it has lost may have been a majority's one copy. Nor does
+    it take a promise to itself for its own, which would make it resume at the next start."""
     script = CandidateScript(Call.BEGIN)
     script.start()
     script.up("n2")
-    assert script.hears("n2", 7, to, size=100, last_epoch=7) == [f"turn: worker, 7 to {to}"]
+    assert script.hears("n2", 7, to, size=100, last_epoch=7) == [f"turn: worker, 7 to {follows}"]
     assert script.events_noted == ["asks", "follows_instead"]
 
 
-def test_restored_nodes_have_a_log_and_no_promise_and_begin() -> None:
+def test_restored_nodes_have_the_same_log_and_no_promise_and_begin() -> None:
+    log = master_log(2, epoch=3)
+    script = CandidateScript(Call.BEGIN, store=stored(log, promised=(1000, "")))
+    script.start()
+    script.hears("n2", 1000, "", size=log.size, last_epoch=3)
+    assert script.hears("n3", 1000, "", size=log.size, last_epoch=3) == ["turn: master above e1000"]
+
+
+def test_streams_that_others_open_and_end_are_not_kept_in_mind() -> None:
     script = CandidateScript(Call.BEGIN)
     script.start()
-    script.hears("n2", 1000, "", size=5, last_epoch=3)
-    assert script.hears("n3", 1000, "", size=5, last_epoch=3) == ["turn: master above e1000"]
+    for number in range(3):
+        script.down(f"stream #{number}")
+    assert script.machine._gone == set()
 
 
 # --- whoever was the master -------------------------------------------------------------------------------------
