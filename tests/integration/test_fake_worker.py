@@ -142,7 +142,7 @@ async def claim_a_forged_log(hear: Callable[[], Awaitable[Any]], say: Callable[[
     while (frame := await hear()) is not None:
         match frame:
             case Inquiry():
-                await say(Standing(FAKE, 0, "", 1, forged.tree.size, False))
+                await say(Standing(FAKE, 0, "", 0, 0, False))  # else nobody would open over it
             case Hello():
                 await say(Welcome(FAKE, 1, forged.tree.size, forged.tree.root(), 0))
             case RootQuery(size=0):
