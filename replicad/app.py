@@ -306,6 +306,7 @@ class Node:
                 decode=decode_records,
                 above_epoch=effect.above_epoch,
                 insists=effect.insists,
+                forced=effect.forced,
             )
         return Candidate(settings, state, call=effect.call)
 

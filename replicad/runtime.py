@@ -218,9 +218,9 @@ class Runtime:
         for event in [*(PeerUp(peer) for peer in self.links if isinstance(effect, Lead)), *held]:
             self.feed(event)
 
-    def promote(self) -> None:
-        """An operator wants this node to be the master."""
-        self.feed(Promote())
+    def promote(self, *, forced: bool) -> None:
+        """An operator wants this node to be the master; ``forced`` accepts that data is lost."""
+        self.feed(Promote(forced))
 
     async def hand_over(self, to: str, timeout_s: float) -> str:
         """Have another node become the master, and return which; ``to`` is "" for the one that has most.

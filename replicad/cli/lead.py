@@ -25,8 +25,10 @@ def lead(
     *,
     dry_run: bool,
     timeout_s: float,
+    ask: Callable[[], None] = lambda: None,
 ) -> None:
-    """``plan_of`` makes a plan of what the nodes tell, or raises Failure; ``act`` carries it out at an address."""
+    """``plan_of`` makes a plan of what the nodes tell, or raises Failure; ``act`` carries it out at an address, unless
+    ``ask`` raises when it has asked the operator."""
     output = Output(session)
 
     async def work() -> tuple[Plan, Leading | None, float]:
@@ -39,6 +41,7 @@ def lead(
             output.write(f"{'dry run: ' if dry_run else ''}{escape_text(plan.text)}\n", flush=True)
         if dry_run or plan.address is None:
             return plan, None, 0.0
+        ask()
         began = time.monotonic()
         async with make_client(session, timeout_s=timeout_s) as client:
             leading = await act(client, plan, plan.address)

@@ -29,7 +29,7 @@ def open_master(rows: Sequence[Row]) -> Row | None:
     return max(masters, key=lambda each: each[0], default=(0, None))[1]
 
 
-def plan_promotion(rows: Sequence[Row], name: str) -> Plan:
+def plan_promotion(rows: Sequence[Row], name: str, *, accept_data_loss: bool = False) -> Plan:
     """Raises Failure where a promotion could not work, or should not be."""
     row, master = _row(rows, name), open_master(rows)
     if row.own is None:
@@ -43,12 +43,14 @@ def plan_promotion(rows: Sequence[Row], name: str) -> Plan:
     voters = [each for each in rows if each.seen is not None and each.seen.voter]
     reached = [each for each in voters if each.own is not None]
     missing = [each.name for each in voters if each.own is None]
+    if accept_data_loss:
+        return Plan(name, row.address, _losing_text(name, reached, missing))
     needed = fence_quorum(len(voters))
     if len(reached) < needed:
         raise _failure(
             f"{needed} of the {len(voters)} voters have to promise that they follow {name}, and "
             f"{_names([each.name for each in reached])} alone can: not reached: {_names(missing)}",
-            "start one of them, or mend the network to it",
+            "start one of them, or mend the network to it; if they are lost for good, see --accept-data-loss",
         )
     ahead = max(reached, key=lambda each: each.own.size if each.own else 0)
     size, most = row.own.size, ahead.own.size if ahead.own else 0
@@ -63,6 +65,30 @@ def plan_promotion(rows: Sequence[Row], name: str) -> Plan:
             "alone have goes to their quarantine when they are back. "
         )
     return Plan(name, row.address, text.strip())
+
+
+def _losing_text(name: str, reached: Sequence[Row], missing: Sequence[str]) -> str:
+    """What is at risk without quorums of the voters that there were. Raises Failure: one that is left may have more."""
+    if missing:
+        raise _failure(
+            f"with --accept-data-loss all voters of the config are needed, for each may be the one that has most; "
+            f"not reached: {_names(missing)}",
+            "start them; or, if they are lost for good, take them out of `nodes` in the config of every node that is "
+            "left, restart those, and repeat this",
+        )
+    statuses = [each.own for each in reached if each.own is not None]
+    size, commit_size = (max(getattr(each, of) for each in statuses) for of in ("size", "commit_size"))
+    unsure = (
+        f"Offsets {commit_size} to {size - 1} are kept; the voters that are gone may have other records there. "
+        if commit_size < size
+        else ""
+    )
+    return (
+        f"DATA MAY BE LOST. {_names([each.name for each in reached])}: all voters of the config are reached, and have "
+        f"{size} records. {unsure}Whatever the voters that are gone acknowledged at offset {size} and beyond is lost; "
+        "nobody here can tell how much that is. They must not come back with their data, or there are two logs. "
+        "Where quorums of all voters that the log names are there after all, nothing is lost."
+    )
 
 
 def plan_switchover(rows: Sequence[Row], to: str) -> Plan:

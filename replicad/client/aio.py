@@ -364,14 +364,19 @@ class AsyncClient:
 
     # --- steering ---------------------------------------------------------------------------------------------------
 
-    async def promote(self, address: str, *, timeout_s: float | None = None) -> Leading:
+    async def promote(self, address: str, *, accept_data_loss: bool = False, timeout_s: float | None = None) -> Leading:
         """Make the node at ``address`` the master, when there is none; returns once it is open.
 
         It needs promises of R voters (docs/semantics.md), and fetches what it lacks. Called again, it waits for what is
-        under way. Raises Unavailable when it is a worker still (the text says why), or not open in time: then it goes
+        under way. ``accept_data_loss`` is for the day when quorums of the voters that the log names are not to be had:
+        then all voters of the node's config are needed, and what the others acknowledged and none of these has is lost.
+
+        Raises Unavailable when it is a worker still (the text says why), or not open in time: then it goes
         on trying; BadRequest for a node without a vote; Forbidden without the role admin.
         """
-        return await control.promote(self._connections, address, self._timeout(timeout_s))
+        return await control.promote(
+            self._connections, address, self._timeout(timeout_s), accept_data_loss=accept_data_loss
+        )
 
     async def switchover(self, to: str = "", *, address: str | None = None, timeout_s: float | None = None) -> Leading:
         """Have the master hand over to the node ``to``, or to the worker that has most; returns once that is open.

@@ -21,9 +21,12 @@ LOOK_AGAIN_S = 0.02  # an epoch opens in about this
 AskStatus = Callable[[str], Awaitable[Status]]
 
 
-async def promote(connections: Connections, address: str, timeout_s: float) -> Leading:
+async def promote(
+    connections: Connections, address: str, timeout_s: float, *, accept_data_loss: bool = False
+) -> Leading:
     """The node at ``address``, once it is open."""
-    request = pb.PromoteRequest(timeout_ms=int(timeout_s * 1000)).SerializeToString()
+    asked = pb.PromoteRequest(timeout_ms=int(timeout_s * 1000), accept_data_loss=accept_data_loss)
+    request = asked.SerializeToString()
     data = await connections.to(address).call(methods.PROMOTE, request, timeout_s=timeout_s + GRACE_S)
     response = parse_peer(pb.PromoteResponse, data)
     return Leading(response.node, address, response.epoch, response.size)

@@ -193,9 +193,9 @@ class Client:
 
     # --- steering ---------------------------------------------------------------------------------------------------
 
-    def promote(self, address: str, *, timeout_s: float | None = None) -> Leading:
+    def promote(self, address: str, *, accept_data_loss: bool = False, timeout_s: float | None = None) -> Leading:
         """As :meth:`AsyncClient.promote`."""
-        return self._run(self._client.promote(address, timeout_s=timeout_s))
+        return self._run(self._client.promote(address, accept_data_loss=accept_data_loss, timeout_s=timeout_s))
 
     def switchover(self, to: str = "", *, address: str | None = None, timeout_s: float | None = None) -> Leading:
         """As :meth:`AsyncClient.switchover`."""

@@ -73,7 +73,8 @@ class Candidate:
         """Whose answer is missing."""
         missing = [name for name in self._others if name not in self._heard]
         refusals = "".join(f"; {name} refuses: {text}" for name, text in sorted(self._refusals.items()))
-        asked = f"asks {self.settings.fence_quorum} voters, itself counted, whether it may be the master"
+        voters = f"all {self._needed} voters of its config" if self.call is Call.FORCED else f"{self._needed} voters"
+        asked = f"asks {voters}, itself counted, whether it may be the master"
         return f"{asked}; no answer of {', '.join(missing) or 'none'}{refusals}"
 
     @property
@@ -103,7 +104,8 @@ class Candidate:
     @property
     def _courtesy_ends(self) -> float:
         """How long one that is appointed waits for those beyond R: the master may be among them, and open."""
-        return self._began + self.settings.suspect_s if self.call is Call.APPOINTED else self._began
+        by_an_operator = self.call in (Call.APPOINTED, Call.FORCED)
+        return self._began + self.settings.suspect_s if by_an_operator else self._began
 
     @property
     def _patience_ends(self) -> float:
@@ -113,7 +115,13 @@ class Candidate:
     @property
     def _is_wanted(self) -> bool:
         """Whether an operator or the master wants it to lead, or only its own past."""
-        return self.call in (Call.APPOINTED, Call.HANDED_OVER)
+        return self.call in (Call.APPOINTED, Call.FORCED, Call.HANDED_OVER)
+
+    @property
+    def _needed(self) -> int:
+        """How many answers of voters are enough. With data to be lost, of all: each may be the one that has most."""
+        settings = self.settings
+        return len(settings.voter_list) if self.call is Call.FORCED else settings.fence_quorum
 
     def _refusal(self) -> Unavailable:
         return Unavailable(f"{self.settings.node} {self.detail}", retry_after_s=0.2)
@@ -158,9 +166,9 @@ class Candidate:
         reason, text = fault or ("busy", f"{self.settings.node} asks to be the master itself")
         return [Send(peer, Refused(reason, text, self.epoch, self.promised_to)), Hangup(peer, reason)]
 
-    def _promote(self, _: Promote) -> list[Effect]:
+    def _promote(self, event: Promote) -> list[Effect]:
         """From now on it is an operator's will."""
-        self.call, self._began = Call.APPOINTED, self._now
+        self.call, self._began = mandate.call_by_operator(forced=event.forced), self._now
         return self._decide()
 
     def _reconfigured(self, event: Reconfigured) -> list[Effect]:
@@ -176,7 +184,7 @@ class Candidate:
             if reason:
                 return self._follow(standing, reason)
         heard = [name for name in self._others if name in self._heard]
-        enough = len(heard) + (self.settings.node not in self.settings.non_voters) >= self.settings.fence_quorum
+        enough = len(heard) + (self.settings.node not in self.settings.non_voters) >= self._needed
         patient = self._now < self._patience_ends
         if not enough:
             if self._is_wanted and not patient:
@@ -189,7 +197,7 @@ class Candidate:
         ):
             return []
         above = max((standing.promised_epoch for standing in self._heard.values()), default=0)
-        return [Lead(above, insists=self._is_wanted)]
+        return [Lead(above, insists=self._is_wanted, forced=self.call is Call.FORCED)]
 
     def _objection(self, standing: Standing) -> str:
         """Why this node does not become the master, with that one there; "" for no reason."""

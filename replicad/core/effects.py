@@ -149,6 +149,7 @@ class Call(Enum):
     BEGIN = "begin"  # the config says so, and this node has never promised an epoch
     RESUME = "resume"  # its last promise was to itself
     APPOINTED = "appointed"  # by an operator
+    FORCED = "forced"  # by an operator, who accepts that data is lost
     HANDED_OVER = "handed-over"  # by the master
 
 
@@ -169,6 +170,7 @@ class Lead:
 
     above_epoch: int
     insists: bool  # by an operator's word: a voter that has promised an epoch to another is asked for a higher one
+    forced: bool = False  # an operator accepts that data is lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +251,9 @@ class Confirm:
 
 @dataclass(frozen=True, slots=True)
 class Promote:
-    """An operator wants this node to be the master."""
+    """An operator wants this node to be the master; ``forced`` accepts that data is lost."""
+
+    forced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

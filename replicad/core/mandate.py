@@ -22,6 +22,11 @@ def call_of(settings: Settings, start: StoreState, *, configured_master: bool) -
     return Call.BEGIN if configured_master and not start.promised_to else None
 
 
+def call_by_operator(*, forced: bool) -> Call:
+    """With which right a node asks that is promoted."""
+    return Call.FORCED if forced else Call.APPOINTED
+
+
 def standing(settings: Settings, log: OwnLog, *, epoch: int, promised_to: str, leads: bool = False) -> Standing:
     """The answer to an Inquiry."""
     return Standing(settings.node, epoch, promised_to, log.last_epoch, log.stored_size, leads)

@@ -97,9 +97,11 @@ class Master:
         decode: Callable[[bytes], Records],
         above_epoch: int = 0,
         insists: bool = True,
+        forced: bool = False,
     ) -> None:
         """Its epoch is above every one that this node has promised, and ``above_epoch``. ``insists``: not to give way,
-        before it has begun, to another that a voter has promised a higher one, but to take one higher still."""
+        before it has begun, to another that a voter has promised a higher one, but to take one higher still.
+        ``forced``: an operator accepts that data is lost."""
         self.settings = settings
         self.state = State.OPENING
         self.detail = "starting"
@@ -123,6 +125,7 @@ class Master:
         self._commit_moved_at = float("inf")  # since when a commit size may be untold
         self._confirms = Confirms()
         self._insistence = INSISTENCE if insists else 0
+        self._forced = forced
         self._handover: Handover | None = None
         self._now, self._wall_ms = 0.0, 0
         self._handlers: dict[type, Callable[..., list[Effect]]] = {
@@ -142,7 +145,7 @@ class Master:
             Confirm: self._confirm,
             Reconfigured: self._reconfigured,
             HandOver: self._hand_over,
-            Promote: lambda _: [],  # it is the master, or is about to be
+            Promote: self._promote,
         }
 
     def start(self, *, now: float, wall_ms: int) -> list[Effect]:
@@ -292,7 +295,7 @@ class Master:
         settings = self.settings
         nodes = {settings.node, *settings.workers}
         self.detail, blocked = voterstext.shortfall(
-            lacking, what, have=have, nodes=nodes, configured=settings.voter_list, epoch=self.epoch
+            lacking, what, have=have, nodes=nodes, configured=settings.voter_list, epoch=self.epoch, forced=self._forced
         )
         return self._tell_blocked(blocked)
 
@@ -334,9 +337,17 @@ class Master:
             fetch_bytes=self.settings.read_bytes,
             check=self._check,
             truncating=self._opening is not None and self._opening.truncating,
+            forced=self._forced,
         )
-        self.detail = voterstext.waiting(self.settings.voter_list)
+        self.detail = voterstext.waiting(self.settings.voter_list, forced=self._forced)
         return [StorePromise(epoch, self.settings.node)]
+
+    def _promote(self, event: Promote) -> list[Effect]:
+        """It is the master, or is about to be; an operator may see that it can't be without data being lost."""
+        if self._opening is None or self._epoch_start >= 0 or not event.forced:
+            return []
+        self._forced = True
+        return self._opening.force(self.log) + self._maybe_begin()
 
     def _check(self, batch: Batch, tree: Tree, last_epoch: int) -> tuple[Append, Tree]:
         checked = check_batch(
@@ -375,7 +386,8 @@ class Master:
             return self._await_promises(opening)
         self._epoch_start = self.log.tip
         configured = self.settings.voter_list
-        lists = EpochLists(configured, tuple(each for each in opening.lists if each != configured))
+        prior = tuple(each for each in opening.lists if each != configured)
+        lists = EpochLists(configured, prior, opening.waived)
         payload = lists.encode()
         messages = Messages([epoch_record_id(self.epoch)], [payload], [], len(payload))
         effects = self._append([Part(messages, f"node:{self.settings.node}")], lists)
@@ -383,6 +395,9 @@ class Master:
         for worker in self.workers.values():
             if worker.phase is Phase.HELD:
                 effects += worker.begin_search(self.log)
+        if opening.waived:
+            text = voterstext.waived(opening.waived, size=self._epoch_start, commit_size=self.log.commit_size)
+            effects.append(Note("error", "data_loss_accepted", text, {"epoch": self.epoch, "size": self._epoch_start}))
         return effects
 
     def _await_promises(self, opening: Opening) -> list[Effect]:

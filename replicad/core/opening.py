@@ -7,6 +7,9 @@ Owns the steps up to the epoch's first record. Must not know of posts or of feed
 4. When it is not this node, the missing tail is fetched first; an own tail that differs from it, never committed, is
 put aside before. 5. With R voters of every other list, too, that the log names as perhaps in force, the epoch may begin
 (docs/adr/0023 has why that is safe whatever the lists are).
+
+Forced, by an operator who accepts that data is lost, it is another bargain: all voters of the configured list promise,
+since each may be the one that has most, and the other lists are waived where they have no quorum.
 """
 
 from __future__ import annotations
@@ -28,11 +31,19 @@ Check = Callable[[Batch, Tree, int], tuple[Append, Tree]]
 
 class Opening:
     """1. ``ready`` only with R promises of each of ``lists`` for this epoch on disk, none of them from a node that is
-    ahead of the own log; ``lists`` are those that this very log names, and the configured one.
+    ahead of the own log; ``lists`` and ``waived`` are those that this very log names, and the configured one.
+    2. ``waived`` is empty unless the opening is forced.
     """
 
     def __init__(
-        self, *, node: str, configured: VoterList, fetch_bytes: int, check: Check, truncating: bool = False
+        self,
+        *,
+        node: str,
+        configured: VoterList,
+        fetch_bytes: int,
+        check: Check,
+        truncating: bool = False,
+        forced: bool = False,
     ) -> None:
         """``truncating``: an own tail is being put aside already, for an epoch that was given up."""
         self._node, self._configured = node, configured
@@ -42,8 +53,10 @@ class Opening:
         self._promised = False
         self._fetching = False  # a Supply is awaited
         self.truncating = truncating
+        self.forced = forced
         self.source: str | None = None  # the worker whose tail is being fetched
         self.lists: tuple[VoterList, ...] = ()  # once it is ready
+        self.waived: tuple[VoterList, ...] = ()  # then, too
         self.ready = False
 
     @property
@@ -62,7 +75,8 @@ class Opening:
         return [each for each in sorted(lists, key=self._configured.__ne__) if not self._fences(each)]
 
     def _fences(self, voters: VoterList) -> bool:
-        return len(set(voters).intersection(self.promised_by)) >= fence_quorum(len(voters))
+        needed = len(voters) if self.forced and voters == self._configured else fence_quorum(len(voters))
+        return len(set(voters).intersection(self.promised_by)) >= needed
 
     def begin(self, log: OwnLog) -> list[Effect]:
         """The own promise is on disk."""
@@ -79,6 +93,11 @@ class Opening:
         if self.source == peer:
             self.source, self._search, self._fetching = None, None, False
 
+    def force(self, log: OwnLog) -> list[Effect]:
+        """From now on data may be lost."""
+        self.forced = True
+        return self._next(log)
+
     def resume(self, log: OwnLog) -> list[Effect]:
         """Go on without a source that is gone, when the others that have promised are enough."""
         return self._next(log)
@@ -91,8 +110,10 @@ class Opening:
             return []
         ahead = max(self._welcomes.values(), key=lambda entry: _end(entry[1]), default=None)
         if ahead is None or _end(ahead[1]) <= (log.last_epoch, log.tip):
-            self.lists = log.standing_lists(self._configured)
-            self.ready = not self.lacking(log) and len(self.lists) <= MAX_STANDING
+            standing, lacking = log.standing_lists(self._configured), self.lacking(log)
+            self.waived = tuple(sorted(lacking)) if self.forced else ()
+            self.lists = tuple(each for each in standing if each not in self.waived)
+            self.ready = len(standing) <= MAX_STANDING and (self.forced or not lacking)
             return []
         session, welcome = ahead
         self.source = welcome.node

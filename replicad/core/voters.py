@@ -34,17 +34,20 @@ def fence_quorum(voters: int) -> int:
 class EpochLists:
     """What an epoch's first record says of voters.
 
-    1. ``prior`` is sorted, each list stands in it once, and ``voters`` does not.
+    1. ``prior`` and ``waived`` are sorted, each list stands once in one of them, and ``voters`` does not.
     """
 
     voters: VoterList  # that the epoch's master opens with
     prior: tuple[VoterList, ...] = ()  # that were not known to be replaced for good when it began
+    waived: tuple[VoterList, ...] = ()  # the same, without a quorum: an operator accepted that data is lost
 
     def encode(self) -> bytes:
-        """The record's payload: compact JSON, ASCII, keys in this order; ``prior`` is left out when it is empty."""
+        """The record's payload: compact JSON, ASCII, keys in this order; empty ``prior`` or ``waived`` is left out."""
         fields: dict[str, object] = {"voters": self.voters}
         if self.prior:
             fields["prior"] = self.prior
+        if self.waived:
+            fields["waived"] = self.waived
         return json.dumps(fields, separators=(",", ":")).encode("ascii")
 
 
@@ -61,15 +64,24 @@ def parse_lists(payload: bytes) -> EpochLists | None:
         fields = json.loads(payload)
     except (ValueError, RecursionError) as exc:
         raise ValueError("it is no JSON") from exc
-    if not isinstance(fields, dict) or not {"voters"} <= fields.keys() <= {"voters", "prior"}:
-        raise ValueError("it is not an object with voters and, perhaps, prior")
-    prior = fields.get("prior", [])
-    if not isinstance(prior, list) or len(prior) > MAX_PRIOR:
-        raise ValueError(f"prior is not a list of at most {MAX_PRIOR} lists")
-    lists = EpochLists(_voter_list(fields["voters"]), tuple(_voter_list(each) for each in prior))
-    if list(lists.prior) != sorted({*lists.prior} - {lists.voters}) or lists.encode() != payload:
+    if not isinstance(fields, dict) or not {"voters"} <= fields.keys() <= {"voters", "prior", "waived"}:
+        raise ValueError("it is not an object with voters and, perhaps, prior and waived")
+    voters = _voter_list(fields["voters"])
+    lists = EpochLists(voters, *(_voter_lists(fields.get(key, []), key) for key in ("prior", "waived")))
+    others = [*lists.prior, *lists.waived]
+    if len(others) > MAX_PRIOR:
+        raise ValueError(f"it names {len(others)} lists beside its own, at most {MAX_PRIOR} are allowed")
+    once = len({voters, *others}) == 1 + len(others)
+    in_order = all(list(each) == sorted(each) for each in (lists.prior, lists.waived))
+    if not once or not in_order or lists.encode() != payload:
         raise ValueError("it is not in its one form: sorted, each name and list once, compact")
     return lists
+
+
+def _voter_lists(lists: object, key: str) -> tuple[VoterList, ...]:
+    if not isinstance(lists, list) or len(lists) > MAX_PRIOR:
+        raise ValueError(f"{key} is not a list of at most {MAX_PRIOR} lists")
+    return tuple(_voter_list(each) for each in lists)
 
 
 def _voter_list(names: object) -> VoterList:

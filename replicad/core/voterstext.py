@@ -13,9 +13,21 @@ from replicad.core.voters import MAX_PRIOR, VoterList, commit_quorum, fence_quor
 Need = Literal["promise", "store"]  # the epoch; its first record
 
 
-def waiting(configured: VoterList) -> str:
+def waiting(configured: VoterList, *, forced: bool = False) -> str:
     """Before anything is known of the others."""
+    if forced:
+        return f"waiting for all {len(configured)} voters of its config, since data may be lost"
     return f"waiting for {fence_quorum(len(configured))} of {len(configured)} nodes"
+
+
+def waived(lists: Collection[VoterList], *, size: int, commit_size: int) -> str:
+    """What an operator has accepted, for a log with these sizes."""
+    others = "; ".join(", ".join(voters) for voters in lists)
+    unsure = f"they may have other records at {commit_size} to {size - 1}, and " if commit_size < size else ""
+    return (
+        f"begins without a quorum of the voters {others}, as an operator wants: {unsure}what they acknowledged at "
+        f"offset {size} and beyond is lost; those that are not in this config must not come back with their data"
+    )
 
 
 def shortfall(
@@ -26,6 +38,7 @@ def shortfall(
     nodes: Collection[str],
     configured: VoterList,
     epoch: int,
+    forced: bool = False,
 ) -> tuple[str, str]:
     """What all of these lists wait for, and that part of it which waits without end: the config lacks the nodes.
 
@@ -38,7 +51,7 @@ def shortfall(
         quorum = (fence_quorum if need == "promise" else commit_quorum)(len(voters))
         if voters == configured:
             texts.append(
-                waiting(configured)
+                waiting(configured, forced=forced)
                 if need == "promise"
                 else f"epoch {epoch} waits for its first record to be on {quorum} nodes"
             )

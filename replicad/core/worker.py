@@ -119,7 +119,7 @@ class Worker:
             RootRead: self._root_read,
             Tick: self._tick,
             Reconfigured: self._reconfigured,
-            Promote: lambda _: [Stand(Call.APPOINTED)],
+            Promote: lambda event: [Stand(mandate.call_by_operator(forced=event.forced))],
             Submit: lambda event: [Answer(event.ticket, FrameResult(error=self._no_master()))],
             Confirm: lambda event: [Confirmed(event.ticket, self._no_master())],
             HandOver: lambda event: [HandOverEnded(event.ticket, "", self._no_master())],

@@ -29,14 +29,16 @@ class Control:
 
     async def promote(self, request: bytes, author: str) -> bytes:
         """The handler of Promote. Asked again, it waits for what is under way, or says that it is done."""
-        timeout_s = _timeout_s(parse_request(pb.PromoteRequest, request).timeout_ms)
+        asked = parse_request(pb.PromoteRequest, request)
+        timeout_s, forced = _timeout_s(asked.timeout_ms), asked.accept_data_loss
         runtime, config = self._runtime, self._config
         if not config.this_node.voter:
             raise BadRequest(f"{config.node} has no vote, and a master has one: see nodes in its config")
         if runtime.machine.state is not State.OPEN:
-            self._log.warning("promote", f"{author} wants {config.node} to be the master", principal=author)
+            how = ", and accepts that data is lost" if forced else ""
+            self._log.warning("promote", f"{author} wants {config.node} to be the master{how}", principal=author)
             was = runtime.machine
-            runtime.promote()
+            runtime.promote(forced=forced)
 
             def ended() -> bool:
                 machine = runtime.machine

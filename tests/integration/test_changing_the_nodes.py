@@ -20,6 +20,7 @@ from replicad.errors import BadRequest, Unavailable
 from replicad.storage.sqlite import SqliteStore
 from replicad.wire.codec import decode_records
 from replicad.wire.v1 import log_pb2 as pb
+from tests.support.commandline import CommandLine
 from tests.support.nodes import LEVEL_S, TOKEN, all_level, events, raw_logs, running_cluster, verified
 from tests.support.rawlog import RawLog
 from tests.support.waiting import eventually
@@ -198,6 +199,46 @@ async def test_a_jump_to_other_nodes_does_not_open_and_says_why_and_is_cured_by_
     await asyncio.to_thread(cluster.stop)
     for node in cluster.nodes:
         assert verified(cluster, node).records > kept.offset
+
+
+async def test_one_node_of_three_is_left_and_its_operator_accepts_that_data_is_lost(cluster: DevCluster) -> None:
+    cli = CommandLine.of(cluster)
+    async with raw_logs(cluster) as logs:
+        kept = await logs["node-1"].post(b"everywhere", w="all", timeout_s=POST_S)
+        await asyncio.to_thread(cluster.kill, "node-3")
+        lost = await logs["node-1"].post(b"acknowledged by a majority of which nobody is left", w=2, timeout_s=POST_S)
+        await asyncio.to_thread(cluster.kill, "node-1", "node-2")
+        await asyncio.to_thread(cluster.start, "node-3")
+
+        promote = ("promote", "node-3", "--accept-data-loss")
+        error = await asyncio.to_thread(cli.fails, 7, *promote)
+        assert "not reached: node-1, node-2" in error["message"]
+        assert "take them out of `nodes` in the config of every node that is left" in error["remedy"]
+
+        left = cli.but(REPLICAD_ADDRESS=cluster.node("node-3").address)
+        configure(cluster, "node-3", on=["node-3"])
+        await restart(cluster, "node-3")
+        error = await asyncio.to_thread(left.fails, 7, "promote", "node-3", "--timeout", "2s")
+        assert "the voters node-1, node-2, node-3 may still be in force" in error["message"], "not without the word"
+        error = await asyncio.to_thread(left.fails, 2, *promote)
+        assert "Nobody is there to be asked: give --yes" in error["message"]
+        (plan,) = await asyncio.to_thread(left.objects, *promote, "--dry-run")
+        assert f"Whatever the voters that are gone acknowledged at offset {lost.offset} and beyond" in plan["plan"]
+        assert (await logs["node-3"].status()).state == "opening"
+
+        (done,) = await asyncio.to_thread(left.objects, *promote, "--yes")
+        assert (done["node"], done["done"]) == ("node-3", True)
+        assert "data_loss_accepted" in events(cluster.node("node-3"))
+        assert await last_lists(logs["node-3"]) == EpochLists(("node-3",), (), (("node-1", "node-2", "node-3"),))
+        after = await logs["node-3"].post(b"goes on", w="all", timeout_s=POST_S)
+        records = (await logs["node-3"].list(kept.offset)).records
+        assert records[0].payload == b"everywhere"
+        assert [record.payload for record in records].count(b"goes on") == 1
+        assert (after.offset, after.nodes) == (lost.offset + 1, 1), (
+            "the epoch's first record stands where the lost one did"
+        )
+        await restart(cluster, "node-3")
+        assert (await logs["node-3"].status()).state == "open", "what was waived is not asked for again"
 
 
 async def test_an_idle_master_knows_after_its_next_start_that_its_list_took_effect(cluster: DevCluster) -> None:

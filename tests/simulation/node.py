@@ -172,6 +172,7 @@ class Node:
                 decode=decode_records,
                 above_epoch=effect.above_epoch,
                 insists=effect.insists,
+                forced=effect.forced,
             )
             self._go(master)
             held[:0] = [PeerUp(worker) for worker in self.outbound]

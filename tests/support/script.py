@@ -206,6 +206,7 @@ class MasterScript(Script):
         adjust: Callable[[Settings], Settings] = lambda settings: settings,
         seed: int = 100,
         insists: bool = True,
+        forced: bool = False,
         above_epoch: int = 0,
     ) -> None:
         store = store or MemoryStore(decode_records)
@@ -216,6 +217,7 @@ class MasterScript(Script):
             keyring=keyring(),
             decode=decode_records,
             insists=insists,
+            forced=forced,
             above_epoch=above_epoch,
         )
         super().__init__(machine, store)

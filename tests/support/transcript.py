@@ -121,7 +121,9 @@ _EFFECTS: dict[type, Callable[..., str]] = {
     Confirmed: _show_confirmed,
     HandOverEnded: _show_handed_over,
     Stand: lambda e: f"turn: candidate, {e.call.value}",
-    Lead: lambda e: f"turn: master above e{e.above_epoch}{', insists' if e.insists else ''}",
+    Lead: lambda e: (
+        f"turn: master above e{e.above_epoch}{', insists' if e.insists else ''}{', forced' if e.forced else ''}"
+    ),
     Follow: lambda e: f"turn: worker, {e.epoch} to {e.master or 'nobody'}",
     StateChanged: lambda e: f"state {e.state.value}",
     Note: lambda e: f"note {e.level} {e.event}",

@@ -13,7 +13,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ereplicad/wire/v1/control.proto\x12\x10replicad.wire.v1\"$\n\x0ePromoteRequest\x12\x12\n\ntimeout_ms\x18\x01 \x01(\r\"<\n\x0fPromoteResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\"3\n\x11SwitchoverRequest\x12\n\n\x02to\x18\x01 \x01(\t\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\"$\n\x12SwitchoverResponse\x12\x0e\n\x06master\x18\x01 \x01(\t2\xb2\x01\n\x07\x43ontrol\x12N\n\x07Promote\x12 .replicad.wire.v1.PromoteRequest\x1a!.replicad.wire.v1.PromoteResponse\x12W\n\nSwitchover\x12#.replicad.wire.v1.SwitchoverRequest\x1a$.replicad.wire.v1.SwitchoverResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ereplicad/wire/v1/control.proto\x12\x10replicad.wire.v1\">\n\x0ePromoteRequest\x12\x12\n\ntimeout_ms\x18\x01 \x01(\r\x12\x18\n\x10\x61\x63\x63\x65pt_data_loss\x18\x02 \x01(\x08\"<\n\x0fPromoteResponse\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\r\n\x05\x65poch\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\"3\n\x11SwitchoverRequest\x12\n\n\x02to\x18\x01 \x01(\t\x12\x12\n\ntimeout_ms\x18\x02 \x01(\r\"$\n\x12SwitchoverResponse\x12\x0e\n\x06master\x18\x01 \x01(\t2\xb2\x01\n\x07\x43ontrol\x12N\n\x07Promote\x12 .replicad.wire.v1.PromoteRequest\x1a!.replicad.wire.v1.PromoteResponse\x12W\n\nSwitchover\x12#.replicad.wire.v1.SwitchoverRequest\x1a$.replicad.wire.v1.SwitchoverResponseb\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'replicad.wire.v1.control_pb2', globals())
@@ -21,13 +21,13 @@ if _descriptor._USE_C_DESCRIPTORS == False:
 
   DESCRIPTOR._options = None
   _PROMOTEREQUEST._serialized_start=52
-  _PROMOTEREQUEST._serialized_end=88
-  _PROMOTERESPONSE._serialized_start=90
-  _PROMOTERESPONSE._serialized_end=150
-  _SWITCHOVERREQUEST._serialized_start=152
-  _SWITCHOVERREQUEST._serialized_end=203
-  _SWITCHOVERRESPONSE._serialized_start=205
-  _SWITCHOVERRESPONSE._serialized_end=241
-  _CONTROL._serialized_start=244
-  _CONTROL._serialized_end=422
+  _PROMOTEREQUEST._serialized_end=114
+  _PROMOTERESPONSE._serialized_start=116
+  _PROMOTERESPONSE._serialized_end=176
+  _SWITCHOVERREQUEST._serialized_start=178
+  _SWITCHOVERREQUEST._serialized_end=229
+  _SWITCHOVERRESPONSE._serialized_start=231
+  _SWITCHOVERRESPONSE._serialized_end=267
+  _CONTROL._serialized_start=270
+  _CONTROL._serialized_end=448
 # @@protoc_insertion_point(module_scope)

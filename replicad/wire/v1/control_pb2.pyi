@@ -5,10 +5,12 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class PromoteRequest(_message.Message):
-    __slots__ = ["timeout_ms"]
+    __slots__ = ["accept_data_loss", "timeout_ms"]
+    ACCEPT_DATA_LOSS_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    accept_data_loss: bool
     timeout_ms: int
-    def __init__(self, timeout_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, timeout_ms: _Optional[int] = ..., accept_data_loss: bool = ...) -> None: ...
 
 class PromoteResponse(_message.Message):
     __slots__ = ["epoch", "node", "size"]

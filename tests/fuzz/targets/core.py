@@ -78,6 +78,7 @@ def _headers() -> Iterable[bytes]:
 def _voters() -> Iterable[bytes]:
     yield EpochLists(("n1",)).encode()
     yield EpochLists(("n1", "n4", "n5"), (("n1", "n2", "n3"), ("n6",))).encode()
+    yield EpochLists(("n1",), (("n6",),), (("n1", "n2", "n3"),)).encode()
 
 
 TARGETS = (

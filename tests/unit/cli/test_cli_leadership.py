@@ -20,6 +20,7 @@ def row(
     state: str = "following",
     epoch: int = 3,
     size: int = 10,
+    commit_size: int | None = None,
     health: str = "HEALTHY",
     lag: int = 0,
     voter: bool = True,
@@ -35,7 +36,7 @@ def row(
         state=state,
         epoch=epoch,
         size=size,
-        commit_size=size,
+        commit_size=size if commit_size is None else commit_size,
         root=b"",
         master="n1",
         master_address="n1:1",
@@ -106,6 +107,28 @@ def test_a_promotion_needs_the_fence_quorum() -> None:
     code, message, _ = refusal(lambda: plan_promotion(rows, "n2"))
     assert code == ExitCode.TRY_AGAIN
     assert message == ("2 of the 3 voters have to promise that they follow n2, and n2 alone can: not reached: n1, n3")
+
+
+def test_what_is_at_risk_when_data_may_be_lost_is_said_in_offsets() -> None:
+    left = [
+        row(name, state="waiting", health="unknown", seen_by_master=False, size=size, commit_size=10)
+        for name, size in (("n2", 12), ("n3", 11))
+    ]
+    plan = plan_promotion(left, "n2", accept_data_loss=True)
+    assert plan.address == "n2:1"
+    assert plan.text == (
+        "DATA MAY BE LOST. n2, n3: all voters of the config are reached, and have 12 records. Offsets 10 to 11 are "
+        "kept; the voters that are gone may have other records there. Whatever the voters that are gone acknowledged "
+        "at offset 12 and beyond is lost; nobody here can tell how much that is. They must not come back with their data, "
+        "or there are two logs. Where quorums of all voters that the log names are there after all, nothing is lost."
+    )
+
+
+def test_no_voter_of_the_config_may_be_away_when_data_may_be_lost() -> None:
+    code, message, remedy = refusal(lambda: plan_promotion(headless(), "n2", accept_data_loss=True))
+    assert code == ExitCode.TRY_AGAIN
+    assert message.endswith("for each may be the one that has most; not reached: n1")
+    assert remedy.startswith("start them; or, if they are lost for good, take them out of `nodes`")
 
 
 @pytest.mark.parametrize("plan", [plan_promotion, plan_switchover])

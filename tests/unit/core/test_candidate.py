@@ -215,6 +215,24 @@ def test_an_operators_word_makes_a_waiting_node_insist() -> None:
     assert script.hears("n2", 5, "n3") == ["turn: master above e5, insists"]
 
 
+def test_who_is_forced_asks_every_voter_since_each_may_have_most() -> None:
+    script = CandidateScript(Call.FORCED, store=promised(4, "n2"), voters=5)
+    script.start()
+    for name in ("n2", "n3", "n4"):
+        assert script.hears(name, 4, "n2") == []
+    assert "asks all 5 voters of its config" in script.machine.detail
+    assert script.hears("n5", 6, "n2") == ["turn: master above e6, insists, forced"]
+
+
+def test_who_is_forced_gives_up_where_a_voter_is_silent() -> None:
+    script = CandidateScript(Call.FORCED, store=promised(4, "n2"))
+    script.start()
+    script.hears("n3", 4, "n2")
+    script.down("n2")
+    assert script.tick(PATIENCE_S) == ["turn: worker, 4 to n2"]
+    assert "no answer of n2" in script.notes[-1].text
+
+
 # --- what is the same for all -----------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from replicad.core.effects import State
+from replicad.core.effects import Promote, State
 from replicad.core.frames import RootAnswer, Supply
 from replicad.core.voters import MAX_PRIOR, EpochLists, VoterList, parse_lists
 from replicad.storage.memory import MemoryStore
@@ -222,3 +222,68 @@ def test_more_lists_than_an_epoch_may_follow_are_told_and_nothing_begins() -> No
     assert script.machine.detail.startswith("18 lists of voters may still be in force")
     assert script.store.load().size == 2
     assert "voters" in script.events_noted
+
+
+# --- when an operator accepts that data is lost -------------------------------------------------------------------
+
+
+def test_an_operator_waives_the_voters_that_are_gone_and_the_log_says_so() -> None:
+    script = opening(stored(log_of(), commit_size=1), nodes=("n1", "n4"))
+    says_level(script, "n4")
+    assert script.machine.detail.startswith("the voters n1, n2, n3 may still be in force")
+    assert script.feed(Promote(forced=False)) == []
+    assert script.machine.state is State.OPENING
+    script.feed(Promote(forced=True))
+    assert began(script) == EpochLists(("n1", "n4"), (), (OLD,))
+    blocked, waived, follows = script.notes
+    assert [blocked.event, waived.event, follows.event] == ["voters", "data_loss_accepted", "follows"]
+    assert waived.level == "error"
+    assert waived.text == (
+        "begins without a quorum of the voters n1, n2, n3, as an operator wants: they may have other records at 1 to 1,"
+        " and what they acknowledged at offset 2 and beyond is lost; those that are not in this config must not come"
+        " back with their data"
+    )
+    assert script.machine.state is State.OPENING, "its own voters still have to have it on disk"
+    script.acks("n4", 3)
+    assert (script.machine.state, script.machine.log.commit_size) == (State.OPEN, 3)
+
+
+def test_forced_it_waits_for_all_of_its_own_voters_since_each_may_have_most() -> None:
+    mine = log_of()
+    theirs = mine.fork()
+    theirs.add()
+    script = opening(stored(mine, commit_size=1), nodes=("n1", "n4", "n5"))
+    script.feed(Promote(forced=True))
+    says_level(script, "n4")
+    assert script.store.load().size == 2, "R of 3 are not enough"
+    assert script.machine.detail == "waiting for all 3 voters of its config, since data may be lost"
+    script.says("n5", welcome("n5", theirs))
+    script.settle()
+    script.says("n5", RootAnswer(2, mine.tree.root()))
+    script.says("n5", Supply((theirs.appends[-1].batch,), 3))
+    script.settle()
+    assert began(script) == EpochLists(("n1", "n4", "n5"), (), (OLD,))
+    assert script.store.load().size == 4, "what the fifth alone had is in the log"
+
+
+def test_forced_where_all_quorums_are_there_nothing_is_waived() -> None:
+    script = opening(stored(log_of(), commit_size=2), nodes=("n1", "n2"))
+    script.feed(Promote(forced=True))
+    says_level(script, "n2")
+    assert began(script) == EpochLists(("n1", "n2"), (OLD,))
+    assert script.events_noted == ["follows"]
+
+
+def test_what_was_waived_is_not_asked_for_at_the_next_start() -> None:
+    log = log_of()
+    log.add_epoch(2, lists=EpochLists(("n1", "n4"), (), (OLD,)))
+    script = opening(stored(log, commit_size=1), nodes=("n1", "n4"))
+    says_level(script, "n4")
+    assert began(script) == EpochLists(("n1", "n4"))
+
+
+def test_once_it_has_begun_nothing_can_be_waived() -> None:
+    script = opening(stored(log_of(), commit_size=2), nodes=("n1", "n2"))
+    says_level(script, "n2")
+    assert script.feed(Promote(forced=True)) == []
+    assert began(script) == EpochLists(("n1", "n2"), (OLD,))

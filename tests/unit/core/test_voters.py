@@ -34,6 +34,7 @@ def test_any_fence_quorum_shares_a_voter_with_any_commit_quorum(voters: int) -> 
 
 def test_the_payload_is_compact_json_and_has_no_prior_where_there_is_none() -> None:
     assert EpochLists(OLD).encode() == b'{"voters":["n1","n2","n3"]}'
+    assert EpochLists(NEW, (), (OLD,)).encode() == b'{"voters":["n1","n4","n5"],"waived":[["n1","n2","n3"]]}'
     assert EpochLists(NEW, (OLD, OLDER)).encode() == (b'{"voters":["n1","n4","n5"],"prior":[["n1","n2","n3"],["n6"]]}')
 
 
@@ -64,6 +65,12 @@ def test_no_payload_says_nothing() -> None:
         b'{"voters":["n1"],"prior":null}',
         b'{"voters":["n1"],"prior":[["n1"]]}',
         b'{"voters":["n1"],"prior":[["n3"],["n2"]]}',
+        b'{"voters":["n1"],"waived":[]}',
+        b'{"voters":["n1"],"waived":[["n1"]]}',
+        b'{"voters":["n1"],"waived":[["n3"],["n2"]]}',
+        b'{"voters":["n1"],"prior":[["n2"]],"waived":[["n2"]]}',
+        b'{"voters":["n1"],"waived":[["n2"]],"prior":[["n3"]]}',
+        b'{"voters":["n1"],"waived":{"n2":1}}',
         b'{"voters":["n1"],"prior":[["n2"],["n2"]]}',
         b'{"prior":[["n2"]],"voters":["n1"]}',
         b'{"voters":["n1"],"more":1}',
@@ -84,6 +91,8 @@ def test_the_longest_lists_fit_and_longer_ones_are_refused() -> None:
     assert parse_lists(lists.encode()) == lists
     with pytest.raises(ValueError, match=f"at most {MAX_PRIOR} lists"):
         parse_lists(EpochLists(longest[0], tuple(longest[1:])).encode())
+    with pytest.raises(ValueError, match=f"{MAX_PRIOR + 1} lists beside its own, at most {MAX_PRIOR}"):
+        parse_lists(EpochLists(longest[0], tuple(longest[1:MAX_PRIOR]), tuple(longest[MAX_PRIOR:])).encode())
     with pytest.raises(ValueError, match=f"1 to {MAX_VOTERS} names"):
         parse_lists(EpochLists((*longest[0], "y")).encode())
     with pytest.raises(ValueError, match="bytes"):
@@ -107,6 +116,10 @@ def test_the_lists_before_stand_until_the_record_that_replaced_them_is_committed
     logged = EpochLists(OLD, (OLDER,))
     assert standing(logged, committed=False, configured=NEW) == (OLD, NEW, OLDER)
     assert standing(logged, committed=True, configured=NEW) == (OLD, NEW)
+
+
+def test_what_was_waived_does_not_stand_any_more() -> None:
+    assert standing(EpochLists(NEW, (), (OLD,)), committed=False, configured=NEW) == (NEW,)
 
 
 # --- the words --------------------------------------------------------------------------------------------------
