@@ -166,7 +166,13 @@ def _allow_files(sockets: int) -> None:
 
 
 def _open_store(config: Config) -> tuple[SqliteStore, StoreState]:
-    store = SqliteStore(Path(config.data_dir), cluster=config.cluster, node=config.node, decode_records=decode_records)
+    store = SqliteStore(
+        Path(config.data_dir),
+        cluster=config.cluster,
+        node=config.node,
+        decode_records=decode_records,
+        reserve_bytes=config.limits.disk_reserve,
+    )
     try:
         return store, store.load()
     except BaseException:

@@ -155,6 +155,15 @@ class Limits:
             live=True,
         ),
     ] = 10  # a program that was started with an old token, and again
+    disk_reserve: Annotated[
+        int,
+        Size(
+            "Room on the data folder's disk below which no records are taken (507): it is for the node's own state.",
+            name="disk_reserve",
+            at_least=0,
+            at_most=1024 * 1024 * MIB,
+        ),
+    ] = 64 * MIB  # promises, commit sizes, a WAL that grows while a reader holds it, a tail that goes to quarantine
     read_bytes: Annotated[
         int,
         Size("Records in one response of a List or Tail.", at_least=4 * KIB, at_most=64 * MIB, live=True),

@@ -12,6 +12,7 @@ inside SQLite.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,8 +78,12 @@ class SqliteStore:
     1. ``_size``, ``_commit_size`` and the promise are what is on disk: they move after the commit, never before.
     """
 
-    def __init__(self, data_dir: Path, *, cluster: str, node: str, decode_records: DecodeRecords) -> None:
+    def __init__(
+        self, data_dir: Path, *, cluster: str, node: str, decode_records: DecodeRecords, reserve_bytes: int = 0
+    ) -> None:
+        """``reserve_bytes``: with less room than that on the disk no records are taken; all else still is."""
         self._decode = decode_records
+        self._reserve = _Reserve(data_dir, reserve_bytes)
         self._path = schema.database_path(data_dir)
         self._failure: StorageError | None = None
         self._checkpoint_at = schema.CHECKPOINT_FRAMES
@@ -139,6 +144,7 @@ class SqliteStore:
             return
         end = check_appends(appends, size=self._size, commit_size=commit_size)
         with self._writing("append"):
+            self._reserve.check()
             if len(appends) <= _ROWS_PER_STATEMENT:
                 self._append_rows(appends, commit_size)
             else:
@@ -296,6 +302,27 @@ class SqliteStore:
         if self._wal is not None:
             self._wal.close()
         self._lock.release()
+
+
+class _Reserve:
+    """Room that records may not take, so that a node whose disk is full can still write what it promises."""
+
+    def __init__(self, folder: Path, reserve_bytes: int) -> None:
+        self._folder, self._bytes = folder, reserve_bytes
+        self._touched = False
+
+    def check(self) -> None:
+        """Raises DiskFullError below the reserve; and then until there is a quarter more, so as not to flap."""
+        if not self._bytes:
+            return
+        stats = os.statvfs(self._folder)
+        free = stats.f_bavail * stats.f_frsize
+        self._touched = free < self._bytes + (self._bytes // 4 if self._touched else 0)
+        if self._touched:
+            raise DiskFullError(
+                f"{free >> 20} MiB are free on the disk of {self._folder}, and limits.disk_reserve keeps "
+                f"{self._bytes >> 20} MiB for the node's own state"
+            )
 
 
 def _pack_tiles(appends: Sequence[Append]) -> tuple[str | None, bytes | None]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from replicad.client import AsyncClient
 from replicad.dev import DevCluster, DevNode
 from replicad.errors import Applied, OutcomeUnknown, ServiceError, StorageFull, Unavailable, WriteConcernTimeout
 from tests.support.ledger import Ledger
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount t
 
 DISK_BYTES = 16 << 20
 LEFT_BYTES = 1 << 20  # a disk with less than this is as good as full to the payloads here
+RESERVE_BYTES = 4 << 20
 PAYLOAD = bytes(64 << 10)
 BACK_S = 15.0  # a master tries again each second; a worker is dialled again within 5 s
 
@@ -47,9 +49,16 @@ def small_disk(folder: Path) -> Iterator[None]:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[DevCluster]:
+def reserve() -> str | int:
+    """None: what these tests are about is that SQLite and the kernel find no room."""
+    return 0
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, reserve: str | int) -> Iterator[DevCluster]:
     with ExitStack() as stack:
-        made = stack.enter_context(running_cluster(tmp_path, start=(), settings={"timeouts": {"read_wait": "2s"}}))
+        settings = {"timeouts": {"read_wait": "2s"}, "limits": {"disk_reserve": reserve}}
+        made = stack.enter_context(running_cluster(tmp_path, start=(), settings=settings))
         for name in ("node-1", "node-2"):
             stack.enter_context(small_disk(made.node(name).data_dir))
         made.start()
@@ -72,9 +81,13 @@ def ballast(node: DevNode) -> Path:
 
 def fill(node: DevNode, *, left: int = LEFT_BYTES) -> None:
     """Leave so many bytes on the node's disk."""
-    stats = os.statvfs(node.data_dir)
     with ballast(node).open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, stats.f_bavail * stats.f_frsize - left)
+        os.posix_fallocate(file.fileno(), 0, free_bytes(node) - left)
+
+
+def free_bytes(node: DevNode) -> int:
+    stats = os.statvfs(node.data_dir)
+    return stats.f_bavail * stats.f_frsize
 
 
 def make_room(node: DevNode) -> None:
@@ -198,3 +211,25 @@ async def test_a_node_that_is_killed_while_its_disk_is_full_starts_when_there_is
         ledger.acknowledged(message_id, (await log.post(b"again", id=message_id, w=3, timeout_s=20)).offset)
     await all_level(logs)
     await judge(ledger, logs)
+
+
+@pytest.mark.parametrize("reserve", ["4MiB"])
+async def test_records_leave_room_for_what_a_node_promises(cluster: DevCluster, logs: Logs) -> None:
+    node, ledger = cluster.node("node-2"), Ledger()
+    fill(cluster.master, left=RESERVE_BYTES + LEFT_BYTES)
+    await post_until_full(logs["node-1"], ledger)
+    assert "limits.disk_reserve keeps 4 MiB for the node's own state" in (await logs["node-1"].status()).detail
+    assert free_bytes(cluster.master) > RESERVE_BYTES * 3 // 4
+    fill(node, left=RESERVE_BYTES // 2)  # others may take of it, records may not
+    await asyncio.to_thread(cluster.kill, "node-1")
+
+    async with AsyncClient(cluster.node("node-3").address, token=TOKEN) as client:
+        with pytest.raises(Unavailable, match="waits for its first record to be on 2 nodes"):
+            await client.promote(cluster.node("node-3").address, timeout_s=3)
+        status = await logs["node-2"].status()
+        assert (status.epoch, status.master) == (2, "node-3"), "it has promised, on a disk that takes no record"
+        make_room(node)
+        await client.promote(cluster.node("node-3").address, timeout_s=BACK_S)
+    await asyncio.to_thread(cluster.start, "node-1")
+    assert (await logs["node-1"].status()).epoch == 2, "a full one comes back as a worker"
+    assert ledger.at.keys() <= {record.id for record in (await logs["node-3"].list(level="local")).records}

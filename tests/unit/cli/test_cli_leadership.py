@@ -120,7 +120,8 @@ def test_what_is_at_risk_when_data_may_be_lost_is_said_in_offsets() -> None:
         "DATA MAY BE LOST. n2, n3: all voters of the config are reached, and have 12 records. Offsets 10 to 11 are "
         "kept; the voters that are gone may have other records there. Whatever the voters that are gone acknowledged "
         "at offset 12 and beyond is lost; nobody here can tell how much that is. They must not come back with their "
-        "data, or there are two logs. Where quorums of all voters that the log names are there after all, nothing is lost."
+        "data, or there are two logs. Where quorums of all voters that the log names are there after all, nothing is "
+        "lost."
     )
 
 
