@@ -112,6 +112,10 @@ class DiskFailedError(StorageError):
 class DamagedError(StorageError):
     """Stored bytes are not what was written."""
 
+    def __init__(self, text: str, *, offset: int | None = None) -> None:
+        super().__init__(text)
+        self.offset = offset  # of the first record that can't be read; None where it lies in no record
+
 
 class DuplicateIdError(StorageError):
     """An append holds an id that the log has already; the transaction did not happen."""

@@ -132,16 +132,17 @@ def _copy(reader: Reader, store: SqliteStore, size: int, check: Callable[..., tu
     tree, last_epoch = Tree(), 0
     while tree.size < size:
         appends = []
-        for batch in reader.read(tree.size, max_bytes=STEP_BYTES, until_offset=size):
-            try:
+        try:
+            for batch in reader.read(tree.size, max_bytes=STEP_BYTES, until_offset=size):
                 append, tree = check(batch, tree=tree, last_epoch=last_epoch)
-            except PeerError as exc:
-                raise DamagedError(
-                    f"the log does not prove at offset {batch.first_offset} ({exc.reason}: {exc}), so it is not backed "
-                    "up: look with `replicad-cli verify` on a copy, and back up another node"
-                ) from exc
-            last_epoch = batch.epoch
-            appends.append(append)
+                last_epoch = batch.epoch
+                appends.append(append)
+        except (PeerError, DamagedError) as exc:
+            reason = f"{exc.reason}: {exc}" if isinstance(exc, PeerError) else str(exc)
+            raise DamagedError(
+                f"the log does not prove at offset {tree.size} ({reason}), so it is not backed up: look with "
+                "`replicad-cli verify` on a copy, and back up another node"
+            ) from exc
         if not appends:
             raise _cut_back(size)
         store.append(appends, commit_size=0)

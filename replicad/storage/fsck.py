@@ -24,7 +24,7 @@ from replicad.storage import schema
 from replicad.storage.edge import first_offset_of, partial_tiles
 from replicad.storage.faults import opening, translated
 from replicad.storage.lock import FolderLock
-from replicad.storage.reader import batches_from, stored_tile, typed
+from replicad.storage.reader import stored_batches, stored_tile, typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +116,7 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         try:
             with opening(path):
                 schema.set_up(connection, cache_kib=schema.WRITER_CACHE_KIB)
+                schema.show_as_newest(connection)
                 connection.execute("PRAGMA cell_size_check = ON")
                 connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # opens the file for real
         except DataFolderError as exc:
@@ -160,8 +161,10 @@ class _Audit:
         promised_epoch = self._read_state()
         fault: _FaultError | None = None
         try:
-            for batch in batches_from(self._connection, 0):
+            for batch, whole in stored_batches(self._connection, 0):
                 self._check_batch(batch)
+                if not whole:
+                    raise _FaultError(batch.first_offset, f"the batch at {batch.first_offset} has another checksum")
             self._check_edge()
         except _FaultError as exc:
             fault = exc

@@ -19,6 +19,7 @@ from replicad.core.start import EpochRecord
 from replicad.core.tree import Tree, leaf_hashes
 from replicad.errors import DamagedError, PeerError, invariant
 from replicad.storage import schema
+from replicad.storage.checksum import checksum_of
 from replicad.storage.edge import restore_tree, stored_root_at
 from replicad.storage.faults import translated
 
@@ -26,8 +27,8 @@ DecodeRecords = Callable[[bytes], Records]
 
 NO_END = (1 << 63) - 1  # the largest integer of SQLite
 
-#: The columns of a batch, in the order of Batch's fields but for the first two.
-_COLUMNS = "epoch, first_offset, count, time_ms, root, signer, signature, body"
+#: The columns of a batch, in the order of Batch's fields, and its checksum.
+_COLUMNS = "epoch, first_offset, count, time_ms, root, signer, signature, body, checksum"
 COLUMN_TYPES = (int, int, int, int, bytes, str, bytes, bytes)
 
 # The batch that holds an offset is the last one that begins at or below it.
@@ -76,13 +77,33 @@ class LogEnd(NamedTuple):
     root: bytes
 
 
-def batches_from(connection: sqlite3.Connection, start: int, *, until: int = NO_END) -> Generator[Batch, None, None]:
-    """The batches from the one that holds ``start``, below ``until``, read as they are asked for."""
+def stored_batches(
+    connection: sqlite3.Connection, start: int, *, until: int = NO_END
+) -> Generator[tuple[Batch, bool], None, None]:
+    """The batches from the one that holds ``start``, below ``until``, read as they are asked for, and whether each is
+    what was written, as far as its checksum tells."""
     with closing(connection.execute(_BATCHES_FROM, {"start": start, "until": until})) as rows:
-        for row in rows:
-            batch = Batch(*typed(row, COLUMN_TYPES, "batches"))
+        for *values, checksum in rows:
+            batch = Batch(*typed(tuple(values), COLUMN_TYPES, "batches"))
             if batch.end > start:  # else the first row is the log's last batch, and `start` is beyond it
-                yield batch
+                yield batch, checksum is None or checksum == checksum_of(batch)
+
+
+def batches_from(connection: sqlite3.Connection, start: int, *, until: int = NO_END) -> Generator[Batch, None, None]:
+    """As :func:`stored_batches`. Raises DamagedError at one that is not what was written, or where one lacks."""
+    expected = start
+    with closing(stored_batches(connection, start, until=until)) as found:
+        for batch, whole in found:
+            at = max(start, batch.first_offset)
+            if at != expected:
+                raise DamagedError(f"no batch holds offset {expected}", offset=expected)
+            if not whole:
+                raise DamagedError(
+                    f"the batch at offset {batch.first_offset} is not what was written: it has another checksum",
+                    offset=at,
+                )
+            yield batch
+            expected = batch.end
 
 
 def log_end(connection: sqlite3.Connection) -> LogEnd | None:
@@ -151,6 +172,16 @@ def read_tree(connection: sqlite3.Connection, decode_records: DecodeRecords) -> 
     return tree
 
 
+@contextmanager
+def _whole(batches: list[Batch]) -> Iterator[None]:
+    """What was read before a damage is good: the damage is met by the next read, which begins with it."""
+    try:
+        yield
+    except (DamagedError, sqlite3.DatabaseError) as exc:
+        if not batches or isinstance(exc, sqlite3.OperationalError):
+            raise
+
+
 class Reader:
     """The reading half of the store; connections are made as threads need them, and kept."""
 
@@ -190,7 +221,7 @@ class Reader:
         room = max_bytes
         with self._connection() as connection:
             until = NO_END if until_offset is None else until_offset
-            with closing(batches_from(connection, from_offset, until=until)) as found:
+            with closing(batches_from(connection, from_offset, until=until)) as found, _whole(batches):
                 for batch in found:
                     batches.append(batch)
                     room -= len(batch.body)
@@ -208,7 +239,7 @@ class Reader:
             while True:
                 # Runs of batches are read in order; only where one ends is the index asked for the next.
                 missed = None
-                with closing(batches_from(connection, at, until=until_offset)) as found:
+                with closing(batches_from(connection, at, until=until_offset)) as found, _whole(batches):
                     for batch in found:
                         if not since_ms <= batch.time_ms < until_ms:
                             missed = batch.end

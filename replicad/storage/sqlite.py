@@ -23,6 +23,7 @@ from replicad.core.tree import HASH_BYTES, Tree
 from replicad.errors import DamagedError, DiskFailedError, DiskFullError, StorageError, invariant
 from replicad.storage import schema
 from replicad.storage.checks import check_appends, check_promise, check_truncate
+from replicad.storage.checksum import checksum_of
 from replicad.storage.edge import partial_tiles
 from replicad.storage.faults import translated
 from replicad.storage.interface import StoreState
@@ -44,19 +45,20 @@ from replicad.storage.wal import WalIndex
 # One row a batch. The ids, tiles and commit size of all the batches stand in the first row: `ids` a JSON list,
 # `tile_places` a JSON list of [level, index, start, length] in `tile_hashes`, start from 1.
 _APPEND_VIEW = """CREATE TEMP VIEW append AS SELECT 0 AS first_offset, 0 AS count, 0 AS epoch, 0 AS time_ms, 0 AS root,
-  0 AS signer, 0 AS signature, 0 AS body, 0 AS ids, 0 AS tile_places, 0 AS tile_hashes, 0 AS commit_size"""
+  0 AS signer, 0 AS signature, 0 AS body, 0 AS checksum, 0 AS ids, 0 AS tile_places, 0 AS tile_hashes,
+  0 AS commit_size"""
 # Ids are inserted in their own order: where they are random, each page of the index is touched once a batch (20 % less
 # time a record at 4000 a batch), and where they are UUIDv7 the sort costs nothing that can be measured.
 _APPEND_TRIGGER = """CREATE TEMP TRIGGER append_row INSTEAD OF INSERT ON append BEGIN
   INSERT INTO batches VALUES (NEW.first_offset, NEW.count, NEW.epoch, NEW.time_ms,
-                              NEW.root, NEW.signer, NEW.signature, NEW.body);
+                              NEW.root, NEW.signer, NEW.signature, NEW.body, NEW.checksum);
   INSERT INTO ids SELECT value, key + NEW.first_offset FROM json_each(NEW.ids) ORDER BY value;
   INSERT INTO tiles SELECT value ->> 0, value ->> 1, substr(NEW.tile_hashes, value ->> 2, value ->> 3)
     FROM json_each(NEW.tile_places) WHERE true
     ON CONFLICT (level, "index") DO UPDATE SET hashes = excluded.hashes;
   UPDATE state SET commit_size = NEW.commit_size WHERE commit_size < NEW.commit_size;
 END"""
-_ROW = "(" + ", ".join("?" * 12) + ")"
+_ROW = "(" + ", ".join("?" * 13) + ")"
 # Rows of one statement: few enough that the texts for 1 to 32 stay prepared, many enough that a step is worth its GIL.
 _ROWS_PER_STATEMENT = 32
 _APPEND = tuple(f"INSERT INTO append VALUES {', '.join([_ROW] * rows)}" for rows in range(_ROWS_PER_STATEMENT + 1))  # noqa: S608
@@ -166,7 +168,7 @@ class SqliteStore:
         for append in appends:
             batch = append.batch
             values += (batch.first_offset, batch.count, batch.epoch, batch.time_ms)
-            values += (batch.root, batch.signer, batch.signature, batch.body)
+            values += (batch.root, batch.signer, batch.signature, batch.body, checksum_of(batch))
             values += shared
             shared = (None, None, None, None)
         self._writer.execute(_APPEND[len(appends)], values)

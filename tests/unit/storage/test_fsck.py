@@ -162,7 +162,7 @@ def test_a_changed_row_is_found_and_the_offset_named(folder: Path, statement: st
 def test_an_extra_batch_before_the_log_is_found(folder: Path) -> None:
     change(
         folder,
-        "INSERT INTO batches SELECT -5, 1, epoch, time_ms, root, signer, signature, body FROM batches LIMIT 1",
+        "INSERT INTO batches SELECT -5, 1, epoch, time_ms, root, signer, signature, body, NULL FROM batches LIMIT 1",
     )
     fault = verify(folder).fault
     assert fault is not None
@@ -384,8 +384,8 @@ def test_another_schema_is_refused_and_a_changed_one_of_this_version_does_not_pr
     fault = verify(folder).fault
     assert fault is not None
     assert "batches_by_time" in fault.reason
-    change(folder, "UPDATE meta SET value = '2' WHERE key = 'schema_version'")
-    with pytest.raises(DataFolderError, match="schema version 2"):
+    change(folder, "UPDATE meta SET value = '3' WHERE key = 'schema_version'")
+    with pytest.raises(DataFolderError, match="schema version 3"):
         verify(folder)
 
 

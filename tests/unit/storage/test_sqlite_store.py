@@ -130,11 +130,11 @@ def change(data_dir: Path, statement: str, *values: object) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("version", ["2", "0", "x"])
+@pytest.mark.parametrize("version", ["3", "0", "x"])
 def test_a_schema_of_another_version_is_refused_naming_both(data_dir: Path, version: str) -> None:
     open_store(data_dir).close()
     change(data_dir, "UPDATE meta SET value = ? WHERE key = 'schema_version'", version)
-    with pytest.raises(DataFolderError, match=f"schema version {version}, this release knows 1"):
+    with pytest.raises(DataFolderError, match=f"schema version {version}, this release knows 2"):
         open_store(data_dir)
 
 
