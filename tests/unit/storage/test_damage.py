@@ -53,7 +53,7 @@ def make_version_1(data_dir: Path) -> None:
 
 @pytest.fixture(
     params=[
-        "UPDATE batches SET body = CAST(substr(body, 1, 99) || x'00' || substr(body, 101) AS BLOB) WHERE first_offset = ?",
+        "UPDATE batches SET body = CAST(hex(body) AS BLOB) WHERE first_offset = ?",
         "UPDATE batches SET time_ms = time_ms + 256 WHERE first_offset = ?",
         "UPDATE batches SET epoch = epoch + 1 WHERE first_offset = ?",
         "UPDATE batches SET count = count + 1 WHERE first_offset = ?",
