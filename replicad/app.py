@@ -28,10 +28,13 @@ from replicad.core.progress import Phase
 from replicad.core.seal import Sealer
 from replicad.core.settings import Settings
 from replicad.core.worker import Worker
+from replicad.damage import Damage
 from replicad.errors import ConfigError, ExitCode, ReplicadError
 from replicad.notify import Notifier
 from replicad.reloading import Reloader
+from replicad.repair import mend_end
 from replicad.runtime import Machine, Runtime, Turn, role_of
+from replicad.scrubbing import Scrubbing
 from replicad.storage.interface import Store, StoreState
 from replicad.storage.quarantine import write_quarantine
 from replicad.storage.sqlite import SqliteStore
@@ -39,6 +42,7 @@ from replicad.supervision import Supervision, in_time
 from replicad.transport import tls
 from replicad.transport.dialing import Dialing
 from replicad.transport.server import Server
+from replicad.transport.supplying import Fetching
 from replicad.wire.codec import decode_records, encode_records
 from replicad.wire.frames import encode_batch
 
@@ -116,8 +120,10 @@ async def _run(config: Config, config_file: str) -> int:
     identity = tls.load(config, now_s=time.time())
     keyring = nodekeys.keyring_of(config)
     notifier = Notifier()
-    store, start = await in_time(lambda: _open_store(config), notifier, status=f"opening {config.data_dir}")
+    store = await in_time(lambda: _open_store(config), notifier, status=f"opening {config.data_dir}")
     try:
+        fetching = Fetching(config, tls=tls.NodeTls(config, identity, log=_log) if identity else None)
+        start = await mend_end(store, config=config, keyring=keyring, fetch=fetching.batches, journal=_log)
         settings = machine_settings(config)
         call = mandate.call_of(settings, start, configured_master=config.role == "master")
         machine: Machine
@@ -165,19 +171,14 @@ def _allow_files(sockets: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
-def _open_store(config: Config) -> tuple[SqliteStore, StoreState]:
-    store = SqliteStore(
+def _open_store(config: Config) -> SqliteStore:
+    return SqliteStore(
         Path(config.data_dir),
         cluster=config.cluster,
         node=config.node,
         decode_records=decode_records,
         reserve_bytes=config.limits.disk_reserve,
     )
-    try:
-        return store, store.load()
-    except BaseException:
-        store.close()
-        raise
 
 
 class Node:
@@ -187,7 +188,7 @@ class Node:
         self,
         config: Config,
         machine: Machine,
-        store: Store,
+        store: SqliteStore,
         notifier: Notifier,
         *,
         signer: keys.Signer,
@@ -200,9 +201,11 @@ class Node:
         self._config, self._signer = config, signer
         self._rekeyed = (signer, 0)  # the key before this one, and the log's size when that was replaced
         self._ending: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
+        self._damage = Damage(log=_log, changed=lambda: self._runtime.set_unfit(self._damage.text))
         self._runtime = Runtime(
             machine,
             store,
+            damaged=self._damage.found,
             decode=decode_records,
             put_aside=lambda size, reason: _put_aside(store, config, self._signer, size, reason),
             next_machine=self._next_machine,
@@ -212,7 +215,23 @@ class Node:
             fatal=self._fatal,
         )
         self._tls = tls.NodeTls(config, identity, log=_log) if identity else None
-        self._server = Server(config, self._runtime, key_id=self._key_id, log=_log, tls=self._tls)
+        self._scrubbing = Scrubbing(
+            config,
+            self._runtime,
+            store,
+            self._damage,
+            keyring=lambda: nodekeys.keyring_of(self._config),
+            fetch=Fetching(config, tls=self._tls).batches,
+            log=_log,
+        )
+        self._server = Server(
+            config,
+            self._runtime,
+            key_id=self._key_id,
+            health_of_disk=lambda: (self._damage.text, self._scrubbing.scrubbed_ms),
+            log=_log,
+            tls=self._tls,
+        )
         self._dialing = Dialing(config, self._runtime, tls=self._tls, log=_log, fatal=self._fatal)
         if self._tls is not None:
             self._tls.on_ca_removed = self._ca_removed
@@ -240,7 +259,7 @@ class Node:
             raise
         self._tell_listening()
         self._warn_of_openness()
-        running = [self._supervision.run(), self._reloader.run()]
+        running = [self._supervision.run(), self._reloader.run(), self._scrubbing.run()]
         if self._tls is not None:
             running.append(self._tls.run())
         self._tasks = [loop.create_task(part) for part in running]
@@ -287,6 +306,7 @@ class Node:
         if not was_open:
             self._warn_of_openness()
         self._dialing.configure(config)
+        self._scrubbing.configure(config)
         sealer, keyring = _make_sealer(config, signer), nodekeys.keyring_of(config)
         self._runtime.feed(Reconfigured(machine_settings(config), keyring, sealer))
         if self._tls is not None:
@@ -376,7 +396,8 @@ class Node:
             level = sum(w.acked_size >= machine.log.commit_size and w.phase is Phase.LEVELLING for w in workers)
             line += f", {level} of {len(workers)} workers in sync, lag {max(0, lag)}"
         certificate = self._tls.remark if self._tls else ""
-        return "; ".join(filter(None, (line, machine.detail, self._missing(), certificate, self._reloader.remark)))
+        remarks = (self._missing(), self._damage.text, certificate, self._reloader.remark)
+        return "; ".join(filter(None, (line, machine.detail, *remarks)))
 
     def _missing(self) -> str:
         """Whom a master that opens has not reached: what `systemctl start` waits for."""

@@ -164,6 +164,16 @@ class Limits:
             at_most=1024 * 1024 * MIB,
         ),
     ] = 64 * MIB  # promises, commit sizes, a WAL that grows while a reader holds it, a tail that goes to quarantine
+    scrub_rate: Annotated[
+        int,
+        Size(
+            "Bytes of records a second that the scrub looks over; 0: no scrub.",
+            name="scrub_rate",
+            at_least=0,
+            at_most=1024 * MIB,
+            live=True,
+        ),
+    ] = 1 * MIB  # some hundredths of a core; 84 GiB a day
     read_bytes: Annotated[
         int,
         Size("Records in one response of a List or Tail.", at_least=4 * KIB, at_most=64 * MIB, live=True),
@@ -199,6 +209,12 @@ class Timeouts:
     reconnect_max_s: Annotated[
         float, Duration("Longest wait before a peer is dialled again.", at_least=0.01, at_most=600, live=True)
     ] = 5.0
+    scrub_interval_s: Annotated[
+        float,
+        Duration(
+            "From the end of one scrub to the beginning of the next.", at_least=0.1, at_most=366 * 86_400, live=True
+        ),
+    ] = 86_400.0  # a damage is found within a day, and the time that a scrub takes
     read_wait_s: Annotated[
         float, Duration("Longest wait of a read for its min_offset.", at_least=0.001, at_most=3600, live=True)
     ] = 30.0

@@ -94,6 +94,28 @@ EVENTS: dict[str, Kind] = {
         "b3cc07fe79df47b98ae044ceb1ab3292",
         "A key of the reloaded config is not taken before a restart; KEY says which.",
     ),
+    "data_loss_accepted": Kind(
+        "701bbab7f5624bc2a8f2e1658649a7bb",
+        "A master begins without quorums of earlier voters, because an operator has accepted that data is lost.",
+    ),
+    "damaged": Kind(
+        "2a3053aeb5264c8dbcf7b377ba1ab15f",
+        "What was read from the disk is not what was written, at OFFSET; it is not given out.",
+    ),
+    "repaired": Kind(
+        "fa60bff52f9a464da285545414a43d88",
+        "RECORDS from OFFSET on, which were damaged, were replaced by a copy that was proven.",
+    ),
+    "not_repaired": Kind(
+        "59cae9baae2d4107add11bd7d25b89bb",
+        "What is damaged at OFFSET can't be replaced now; it is tried again.",
+        repeats=True,
+    ),
+    "scrubbed": Kind(
+        "38a135fef7464d3c9f844909121ffea2", "The whole log was looked over; FAULTS were found.", repeats=True
+    ),
+    "scrub_ended": Kind("7b54b7f442f843758c73a497703301bb", "A scrub could not go on beyond what is damaged."),
+    "unfit": Kind("5639316dae594f8dbfb16ae5c72c46d3", "This node was to become the master, and has a damaged log."),
     "reload_refused": Kind(
         "cf629b2b7ced444fa19bced7b05fc8cd", "A fault of the reloaded config, of which nothing was taken."
     ),

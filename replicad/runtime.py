@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol, cast
+from typing import Protocol, TypeVar, cast
 
 from replicad.core.batch import Batch
 from replicad.core.candidate import Candidate
@@ -56,13 +56,14 @@ from replicad.core.effects import (
     Tick,
     Truncate,
     Truncated,
+    Unfit,
 )
 from replicad.core.frames import MasterFrame, WorkerFrame
 from replicad.core.master import Master
 from replicad.core.record import SALT_BYTES, Messages, Records
 from replicad.core.worker import Worker
 from replicad.disk import AppendFailed, Disk, truncate_call
-from replicad.errors import DiskFullError, OutcomeUnknown, Unavailable
+from replicad.errors import DamagedError, DiskFullError, OutcomeUnknown, Unavailable
 from replicad.logs import Logger
 from replicad.storage.interface import Store, StoreState
 
@@ -70,6 +71,8 @@ LEVELS = ("committed", "local", "linearizable")
 COMMIT_WAIT_S = 1.0  # of a reader for the newest commit size: a disk that hangs must not hold up reads
 RETRY_S = 1.0  # of a promise or a truncation, on a full disk
 CONTENT_READ_BYTES = 1  # one batch at a time: duplicates are rare
+
+T = TypeVar("T")
 
 Machine = Master | Worker | Candidate
 Turn = Stand | Lead | Follow
@@ -106,17 +109,20 @@ class Runtime:
         *,
         decode: Callable[[bytes], Records],
         put_aside: Callable[[int, str], None],
+        damaged: Callable[[DamagedError], None] = lambda _: None,
         next_machine: Callable[[Turn, StoreState], Machine],
         turned: Callable[[], None],
         log: Logger,
         state_changed: Callable[[State, str], None],
         fatal: Callable[[BaseException], None],
     ) -> None:
-        """``next_machine`` makes the one that takes this one's place; ``turned`` is called before it starts."""
+        """``next_machine`` makes the one that takes this one's place; ``turned`` is called before it starts;
+        ``damaged`` hears of what was read and is not what was written."""
         self.machine, self.store = machine, store
         self._next_machine, self._turned = next_machine, turned
         self._held: list[Event] | None = None  # what came from outside while no machine is there
-        self._decode, self._put_aside, self._log = decode, put_aside, log
+        self._decode, self._put_aside, self._damaged, self._log = decode, put_aside, damaged, log
+        self.unfit = ""  # why this node is not to become the master; "" for no reason
         self._state_changed, self._fatal = state_changed, fatal
         self._loop = asyncio.get_running_loop()
         self.disk = Disk(
@@ -215,8 +221,16 @@ class Runtime:
         except Exception as exc:  # as in feed(): without a machine this would be a node that only seems to live
             self._stop_for(exc)
             return
+        if self.unfit:
+            held.insert(0, Unfit(self.unfit))
         for event in [*(PeerUp(peer) for peer in self.links if isinstance(effect, Lead)), *held]:
             self.feed(event)
+
+    def set_unfit(self, reason: str) -> None:
+        """Say why this node is not to become the master; "" when it may again."""
+        if reason != self.unfit:
+            self.unfit = reason
+            self.feed(Unfit(reason))
 
     def promote(self, *, forced: bool) -> None:
         """An operator wants this node to be the master; ``forced`` accepts that data is lost."""
@@ -319,7 +333,19 @@ class Runtime:
         else:
             future.set_exception(effect.error)
 
-    # --- readers --------------------------------------------------------------------------------------------------
+    # --- readers -------------------------------------------------------------------------------------------------
+
+    async def read(self, call: Callable[[], T]) -> T:
+        """Read from the store in a thread. Raises Unavailable where it is damaged: other nodes have it."""
+        try:
+            return cast(T, await self.disk.read(call))
+        except DamagedError as exc:
+            raise self.damaged(exc) from exc
+
+    def damaged(self, fault: DamagedError) -> Unavailable:
+        """Note what a reader has met; the error that it is told, on which the library asks another node."""
+        self._damaged(fault)
+        return Unavailable(f"this node's copy is damaged, other nodes have it: {fault}")
 
     async def visible_size(self, level: str) -> int:
         """How far a reader at this level may read now: ``local`` what is on disk, else what is committed."""
@@ -470,8 +496,9 @@ class Runtime:
         """Whether no other machine has taken its place, nor is about to."""
         return self.machine is machine and self._held is None
 
-    def _read(self, call: Callable[[], Event]) -> None:
-        """Read in a thread, and feed what comes of it. A read that fails is damage or a bug: the node stops."""
+    def _read(self, effect: Effect, call: Callable[[], Event]) -> None:
+        """Read in a thread, and feed what comes of it. Where it is damaged it is read again, until it was repaired, or
+        nobody waits any more; a read that fails otherwise is a bug: the node stops."""
 
         machine = self.machine
 
@@ -482,6 +509,9 @@ class Runtime:
                     self.feed(event)
             except asyncio.CancelledError:
                 raise
+            except DamagedError as exc:
+                self._damaged(exc)
+                self._loop.call_later(RETRY_S, self._again, machine, self._perform_by_type[type(effect)], effect)
             except Exception as exc:
                 if self._is_at_work(machine):
                     self._stop_for(exc)
@@ -495,16 +525,19 @@ class Runtime:
             batches = self.store.read(effect.from_offset, max_bytes=effect.max_bytes, until_offset=effect.until_offset)
             return BatchesRead(effect.peer, effect.session, batches)
 
-        self._read(call)
+        self._read(effect, call)
 
     def _read_root(self, effect: ReadRoot) -> None:
-        self._read(lambda: RootRead(effect.peer, effect.session, effect.size, self.store.root_at(effect.size)))
+        self._read(effect, lambda: RootRead(effect.peer, effect.session, effect.size, self.store.root_at(effect.size)))
 
     def _find_ids(self, effect: FindIds) -> None:
-        self._read(lambda: IdsFound(effect.ticket, self.store.find_ids(effect.ids)))
+        self._read(effect, lambda: IdsFound(effect.ticket, self.store.find_ids(effect.ids)))
 
     def _read_content(self, effect: ReadContent) -> None:
-        self._read(lambda: ContentRead(effect.ticket, read_contents(self.store, effect.offsets, self._decode)))
+        def call() -> Event:
+            return ContentRead(effect.ticket, read_contents(self.store, effect.offsets, self._decode))
+
+        self._read(effect, call)
 
 
 def read_contents(store: Store, offsets: Sequence[int], decode: Callable[[bytes], Records]) -> dict[int, Content]:
@@ -514,7 +547,10 @@ def read_contents(store: Store, offsets: Sequence[int], decode: Callable[[bytes]
     records = Records((), b"", (), ())
     for offset in offsets:
         if batch is None or offset >= batch.end:
-            batch = store.read(offset, max_bytes=CONTENT_READ_BYTES)[0]
+            found = store.read(offset, max_bytes=CONTENT_READ_BYTES)
+            if not found:
+                raise DamagedError(f"no batch holds offset {offset}", offset=offset)
+            batch = found[0]
             records = decode(batch.body)
         index = offset - batch.first_offset
         salt = records.salts[SALT_BYTES * index : SALT_BYTES * (index + 1)]

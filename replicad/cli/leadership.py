@@ -40,6 +40,8 @@ def plan_promotion(rows: Sequence[Row], name: str, *, accept_data_loss: bool = F
         remedy = f"replicad-cli switchover --to {name}"
         raise _failure(f"{master.name} is the master, and open", remedy)
     _need_vote(row)
+    if not accept_data_loss:
+        _need_whole(row)
     voters = [each for each in rows if each.seen is not None and each.seen.voter]
     reached = [each for each in voters if each.own is not None]
     missing = [each.name for each in voters if each.own is None]
@@ -104,10 +106,11 @@ def plan_switchover(rows: Sequence[Row], to: str) -> Plan:
         chosen = wanted
     else:
         workers = [each for each in rows if each is not master and each.seen and each.seen.voter]
-        able = [each for each in workers if each.health == "HEALTHY"]
+        able = [each for each in workers if each.health == "HEALTHY" and not (each.own and each.own.damage)]
         if not able:
             raise _failure(f"{master.name} has no healthy worker with a vote", "see replicad-cli status")
         chosen = min(able, key=lambda each: each.lag or 0)
+    _need_whole(chosen)
     if chosen.health != "HEALTHY":
         raise _failure(f"{chosen.name} is {chosen.health} to the master {master.name}", "see replicad-cli status")
     behind = f"{chosen.lag} records behind" if chosen.lag else "level with it"
@@ -125,6 +128,14 @@ def _row(rows: Sequence[Row], name: str) -> Row:
 def _need_vote(row: Row) -> None:
     if row.seen is not None and not row.seen.voter:
         raise Failure(f"{row.name} has no vote, and a master has one", exit_code=ExitCode.USAGE)
+
+
+def _need_whole(row: Row) -> None:
+    if row.own is not None and row.own.damage:
+        raise _failure(
+            f"{row.name} is not to be the master: {row.own.damage}",
+            "take another node, or wait until it is repaired: see replicad-cli status",
+        )
 
 
 def _names(names: Sequence[str]) -> str:

@@ -54,7 +54,9 @@ class Row:
         own = self.own.detail if self.own is not None and self.own.state not in WELL else ""
         certificate = certificate_note(self.own.certificate_expires_ms, now_s=time.time()) if self.own else ""
         vote = "" if self.seen is None or self.seen.voter else "has no vote"
-        return "; ".join(filter(None, (self.error, vote, own, seen and f"the master says: {seen}", certificate)))
+        damage = self.own.damage if self.own else ""
+        remarks = (self.error, damage, vote, own, seen and f"the master says: {seen}", certificate)
+        return "; ".join(filter(None, remarks))
 
 
 def certificate_note(expires_ms: int, *, now_s: float) -> str:
@@ -74,7 +76,7 @@ State, sizes, root and memory are what the node says of itself; health and
 Json, an object a node: cluster, node, address, reachable, error, role,
   state, epoch, size, commit_size, lag, root (hex), rss_bytes, health,
   voter, version, uptime_ms, master, commit_quorum, certificate_expires_ms,
-  detail, note; null where it is not known.""",
+  damage, scrubbed_ms, detail, note; null where it is not known.""",
         """\
 Examples:
   replicad-cli status
@@ -230,6 +232,8 @@ def _fields(row: Row) -> dict[str, object]:
         "master": own.master if own else None,
         "commit_quorum": own.commit_quorum if own else None,
         "certificate_expires_ms": (own.certificate_expires_ms or None) if own else None,
+        "damage": own.damage if own else None,
+        "scrubbed_ms": (own.scrubbed_ms or None) if own else None,
         "detail": own.detail if own else None,
         "note": row.note,
     }

@@ -360,6 +360,8 @@ class AsyncClient:
             detail=message.detail,
             key_id=message.key_id,
             certificate_expires_ms=message.certificate_expires_ms,
+            damage=message.damage,
+            scrubbed_ms=message.scrubbed_ms,
         )
 
     # --- steering ---------------------------------------------------------------------------------------------------

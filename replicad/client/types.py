@@ -90,4 +90,6 @@ class Status(NamedTuple):
     key_id: str = (
         ""  # of the key that signs whatever is not on its disk yet, in hex; "" from a node of an earlier release
     )
+    damage: str = ""  # what on its disk is not what was written, and not repaired yet
+    scrubbed_ms: int = 0  # when it had last looked over all of its log since it started; 0 for not yet
     certificate_expires_ms: int = 0  # when its certificate, or what that rests on, ends; 0 without TLS

@@ -257,6 +257,13 @@ class Promote:
 
 
 @dataclass(frozen=True, slots=True)
+class Unfit:
+    """Why this node is not to become the master, unless an operator accepts that data is lost; "" for no reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class HandOver:
     """An operator wants another node to be the master; answered by :class:`HandOverEnded`."""
 
@@ -372,6 +379,7 @@ Event = (
     Submit
     | Confirm
     | Promote
+    | Unfit
     | HandOver
     | PeerUp
     | PeerDown

@@ -52,6 +52,7 @@ from replicad.core.effects import (
     Submit,
     Tick,
     Truncated,
+    Unfit,
 )
 from replicad.core.frames import (
     Ack,
@@ -146,6 +147,7 @@ class Master:
             Reconfigured: self._reconfigured,
             HandOver: self._hand_over,
             Promote: self._promote,
+            Unfit: lambda _: [],  # what is whole is of more use with it than without it
         }
 
     def start(self, *, now: float, wall_ms: int) -> list[Effect]:

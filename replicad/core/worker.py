@@ -50,6 +50,7 @@ from replicad.core.effects import (
     Tick,
     Truncate,
     Truncated,
+    Unfit,
 )
 from replicad.core.frames import (
     Ack,
@@ -105,6 +106,7 @@ class Worker:
         self._align_to: int | None = None  # asked for in this session
         self._agreed_epoch = 0  # in which this log was last known to be the beginning of the master's
         self._truncating = False
+        self._unfit = ""  # why it is not to become the master
         self._last_heard = 0.0
         self._now = 0.0
         self._handlers: dict[type, Callable[..., list[Effect]]] = {
@@ -119,7 +121,8 @@ class Worker:
             RootRead: self._root_read,
             Tick: self._tick,
             Reconfigured: self._reconfigured,
-            Promote: lambda event: [Stand(mandate.call_by_operator(forced=event.forced))],
+            Promote: self._promote,
+            Unfit: self._set_unfit,
             Submit: lambda event: [Answer(event.ticket, FrameResult(error=self._no_master()))],
             Confirm: lambda event: [Confirmed(event.ticket, self._no_master())],
             HandOver: lambda event: [HandOverEnded(event.ticket, "", self._no_master())],
@@ -240,8 +243,21 @@ class Worker:
 
     def _take_over(self, frame: TakeOver) -> list[Effect]:
         """The master wants this node in its place; all that it has is here."""
+        if frame.epoch != self.epoch:
+            return []
+        if self._unfit:
+            return [Note("warning", "unfit", f"{self.master} hands over, but this node is unfit: {self._unfit}", {})]
         note = Note("info", "takes_over", f"{self.master} hands over", {"peer": self.master, "epoch": frame.epoch})
-        return [note, Stand(Call.HANDED_OVER)] if frame.epoch == self.epoch else []
+        return [note, Stand(Call.HANDED_OVER)]
+
+    def _promote(self, event: Promote) -> list[Effect]:
+        if self._unfit and not event.forced:
+            return [Note("warning", "unfit", f"it is to be the master, but is unfit: {self._unfit}", {})]
+        return [Stand(mandate.call_by_operator(forced=event.forced))]
+
+    def _set_unfit(self, event: Unfit) -> list[Effect]:
+        self._unfit = event.reason
+        return []
 
     @property
     def _bound_to(self) -> str:

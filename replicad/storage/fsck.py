@@ -7,7 +7,6 @@ nor trust anything in the folder.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -18,13 +17,14 @@ from replicad.core.batch import Append, Batch, Tile
 from replicad.core.check import check_batch, check_records
 from replicad.core.keyring import Keyring
 from replicad.core.record import Records
-from replicad.core.tree import HASH_BYTES, TILE_HEIGHT, TILE_WIDTH, Tree
+from replicad.core.tree import TILE_HEIGHT, TILE_WIDTH, Tree
 from replicad.errors import DataFolderError, PeerError, StorageError
 from replicad.storage import schema
-from replicad.storage.edge import first_offset_of, partial_tiles
+from replicad.storage.derived import Odd, full_tiles, wrong_id, wrong_tile
+from replicad.storage.edge import partial_tiles
 from replicad.storage.faults import opening, translated
 from replicad.storage.lock import FolderLock
-from replicad.storage.reader import stored_batches, stored_tile, typed
+from replicad.storage.reader import stored_batches, typed
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +209,8 @@ class _Audit:
         except PeerError as exc:
             raise _FaultError(self._locate(batch), f"{exc.reason}: {exc}") from exc
         self._check_ids(append)
-        for tile in append.tiles:
-            if len(tile.hashes) == TILE_WIDTH * HASH_BYTES:
-                self._check_tile(tile)
+        for tile in full_tiles(append):
+            self._check_tile(tile)
         self.tree = tree
         self._batches += 1
         self._epochs += batch.epoch != self._last_epoch
@@ -236,25 +235,14 @@ class _Audit:
         return batch.first_offset
 
     def _check_ids(self, append: Append) -> None:
-        """Each id of the batch is in the index, at its record's offset: so none stands in the log twice."""
-        query = """SELECT wanted.key, wanted.value, ids."offset" FROM json_each(?) AS wanted
-LEFT JOIN ids ON ids.id = wanted.value WHERE ids."offset" IS NOT wanted.key + ? ORDER BY wanted.key LIMIT 1"""
-        first = append.batch.first_offset
-        row = self._connection.execute(query, (json.dumps(list(append.ids)), first)).fetchone()
-        if row is not None:
-            index, message_id, indexed = row
-            where = "is not in the index of ids" if indexed is None else f"is indexed at offset {indexed}"
-            raise _FaultError(first + index, f"id {message_id!r} {where}")
+        self._raise(wrong_id(self._connection, append))
 
     def _check_tile(self, tile: Tile) -> None:
-        stored = stored_tile(self._connection, tile.level, tile.index)
-        if stored == tile.hashes:
-            return
-        what = "is missing" if stored is None else "is not the log's"
-        # Of the records that the tile covers, those under the first hash that differs.
-        differs = next((at for at, (a, b) in enumerate(zip(stored or b"", tile.hashes, strict=False)) if a != b), 0)
-        offset = first_offset_of(tile.level, tile.index) + (differs // HASH_BYTES << TILE_HEIGHT * tile.level)
-        raise _FaultError(offset, f"tile ({tile.level}, {tile.index}) {what}")
+        self._raise(wrong_tile(self._connection, tile))
+
+    def _raise(self, odd: Odd | None) -> None:
+        if odd is not None:
+            raise _FaultError(*odd)
 
     def _check_edge(self) -> None:
         """The partial tiles above level 0, and that there is no tile beyond."""

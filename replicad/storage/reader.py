@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from replicad.core.batch import Batch
 from replicad.core.record import RESERVED_ID_PREFIX, Records, epoch_record_id
 from replicad.core.start import EpochRecord
-from replicad.core.tree import Tree, leaf_hashes
+from replicad.core.tree import TILE_WIDTH, Tree, leaf_hashes
 from replicad.errors import DamagedError, PeerError, invariant
 from replicad.storage import schema
 from replicad.storage.checksum import checksum_of
@@ -141,16 +141,22 @@ def decode_body(batch: Batch, decode_records: DecodeRecords) -> Records:
     try:
         records = decode_records(batch.body)
     except PeerError as exc:
-        raise DamagedError(f"the batch at offset {batch.first_offset} cannot be decoded: {exc}") from exc
+        text = f"the batch at offset {batch.first_offset} cannot be decoded: {exc}"
+        raise DamagedError(text, offset=batch.first_offset) from exc
     if len(records) != batch.count:
-        raise DamagedError(f"the batch at offset {batch.first_offset} has {len(records)} records, not {batch.count}")
+        text = f"the batch at offset {batch.first_offset} has {len(records)} records, not {batch.count}"
+        raise DamagedError(text, offset=batch.first_offset)
     return records
 
 
-def tail_hashes(connection: sqlite3.Connection, decode_records: DecodeRecords, start: int, stop: int) -> list[bytes]:
-    """The leaf hashes of records ``start`` to ``stop - 1``, from the batches that hold them."""
+def tail_hashes(
+    connection: sqlite3.Connection, decode_records: DecodeRecords, start: int, stop: int, *, proven_later: bool = False
+) -> list[bytes]:
+    """The leaf hashes of records ``start`` to ``stop - 1``, from the batches that hold them. ``proven_later``: whoever
+    asks looks at the root, so that a payload which is damaged does no harm."""
     hashes: list[bytes] = []
-    for batch in batches_from(connection, start, until=stop):
+    whole = batches_from(connection, start, until=stop)
+    for batch in (each for each, _ in stored_batches(connection, start, until=stop)) if proven_later else whole:
         leaves = decode_body(batch, decode_records).leaves
         first = max(start - batch.first_offset, 0)
         hashes += leaf_hashes(leaves[first : stop - batch.first_offset])
@@ -165,11 +171,25 @@ def read_tree(connection: sqlite3.Connection, decode_records: DecodeRecords) -> 
     tree = restore_tree(
         end.size if end else 0,
         tile=lambda level, index: stored_tile(connection, level, index),
-        leaf_hashes=lambda start, stop: tail_hashes(connection, decode_records, start, stop) if stop > start else [],
+        leaf_hashes=lambda start, stop: (
+            tail_hashes(connection, decode_records, start, stop, proven_later=True) if stop > start else []
+        ),
     )
     if end and tree.root() != end.root:
-        raise DamagedError(f"the stored tree of {end.size} records has another root than the last batch")
+        raise _damage_near(connection, end) or DamagedError(
+            f"the stored tree of {end.size} records has another root than the last batch"
+        )
     return tree
+
+
+def _damage_near(connection: sqlite3.Connection, end: LogEnd) -> DamagedError | None:
+    """Which of the batches that the end's tree was made of is not what was written."""
+    try:
+        for _ in batches_from(connection, end.size - end.size % TILE_WIDTH):
+            pass
+    except DamagedError as exc:
+        return exc
+    return None
 
 
 @contextmanager
@@ -209,7 +229,7 @@ class Reader:
                     self.close()
 
     @contextmanager
-    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
         """One state of the log over several statements."""
         with self._connection() as connection:
             connection.execute("BEGIN")
@@ -235,7 +255,7 @@ class Reader:
         batches: list[Batch] = []
         room, at = max_bytes, from_offset
         until_ms, until_offset = min(until_ms, NO_END), min(until_offset, NO_END)
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             while True:
                 # Runs of batches are read in order; only where one ends is the index asked for the next.
                 missed = None
@@ -266,7 +286,7 @@ class Reader:
             return stored_tile(connection, level, index)
 
     def root_at(self, size: int) -> bytes:
-        with self._snapshot() as connection:
+        with self.snapshot() as connection:
             end = log_end(connection)
             log_size = end.size if end else 0
             invariant(0 <= size <= log_size, f"no root at size {size}: the log has {log_size} records")

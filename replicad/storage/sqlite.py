@@ -15,15 +15,17 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from replicad.core.batch import Append, Batch, Tile
 from replicad.core.record import parse_leaf
 from replicad.core.tree import HASH_BYTES, Tree
 from replicad.errors import DamagedError, DiskFailedError, DiskFullError, StorageError, invariant
-from replicad.storage import schema
+from replicad.storage import schema, scrub
 from replicad.storage.checks import check_appends, check_promise, check_truncate
 from replicad.storage.checksum import checksum_of
+from replicad.storage.derived import full_tiles
 from replicad.storage.edge import partial_tiles
 from replicad.storage.faults import translated
 from replicad.storage.interface import StoreState
@@ -40,6 +42,7 @@ from replicad.storage.reader import (
     stored_tile,
     typed,
 )
+from replicad.storage.scrub import Gap, Look
 from replicad.storage.wal import WalIndex
 
 # One row a batch. The ids, tiles and commit size of all the batches stand in the first row: `ids` a JSON list,
@@ -293,6 +296,54 @@ class SqliteStore:
 
     def root_at(self, size: int) -> bytes:
         return self._reader.root_at(size)
+
+    def look(self, tree: Tree, *, until: int, max_bytes: int) -> Look:
+        """A piece of a scrub: see :func:`replicad.storage.scrub.look`."""
+        with self._reader.snapshot() as connection:
+            return scrub.look(connection, self._decode, tree, until=until, max_bytes=max_bytes)
+
+    def gap_at(self, offset: int) -> Gap:
+        """What is damaged around this offset: see :func:`replicad.storage.scrub.gap_at`."""
+        with self._reader.snapshot() as connection:
+            return scrub.gap_at(connection, offset, size=self._size)
+
+    def tree_at(self, size: int) -> Tree:
+        """The tree over the first ``size`` records. Raises DamagedError: a tile lacks, or has other hashes than the
+        batch before ``size`` says."""
+        with self._reader.snapshot() as connection:
+            tree = scrub.tree_at(connection, self._decode, size)
+            before = next((b for b in batches_from(connection, size - 1, until=size)), None) if size else None
+        if before is not None and (before.end, before.root) != (size, tree.root()):
+            raise DamagedError(f"the tiles do not have the root that was signed for {size} records")
+        return tree
+
+    def replace(self, gap: Gap, appends: Sequence[Append]) -> None:
+        """Put these proven batches, and what is kept beside the log for them, in the place of what is damaged.
+
+        They fill the gap exactly, below the commit size: InvariantError otherwise. Raises DamagedError: the file itself
+        is damaged, not only what is in it; DiskFullError, DiskFailedError.
+        """
+        first, end = appends[0].batch.first_offset, appends[-1].batch.end
+        fills = (first, end) == (gap.start, gap.end) and end <= self._commit_size
+        invariant(fills, f"batches of {first} to {end} do not fill {gap.start} to {gap.end}, or are not committed")
+        try:
+            self._replace(gap, appends)
+        except DamagedError:  # SQLite misses what stands in the index on time for a row whose time was changed
+            with self._writing("index anew"):
+                self._writer.execute("REINDEX batches_by_time")
+            self._replace(gap, appends)
+
+    def _replace(self, gap: Gap, appends: Sequence[Append]) -> None:
+        with self._writing("repair"):
+            self._writer.execute("BEGIN IMMEDIATE")
+            self._writer.execute(
+                "DELETE FROM batches WHERE first_offset >= ? AND first_offset < ?", (gap.start, gap.end)
+            )
+            for append in appends:
+                self._writer.execute(_DELETE_IDS, (json.dumps(list(append.ids)),))
+                self._append_rows([replace(append, tiles=full_tiles(append))], 0)
+            self._writer.execute("COMMIT")
+        self._checkpoint()
 
     def close(self) -> None:
         """Close the database and let the folder go. Safe to call twice."""

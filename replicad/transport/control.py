@@ -34,6 +34,8 @@ class Control:
         runtime, config = self._runtime, self._config
         if not config.this_node.voter:
             raise BadRequest(f"{config.node} has no vote, and a master has one: see nodes in its config")
+        if runtime.unfit and not forced and isinstance(runtime.machine, Worker):
+            raise Unavailable(f"{config.node} is not to be the master: {runtime.unfit}; promote another node")
         if runtime.machine.state is not State.OPEN:
             how = ", and accepts that data is lost" if forced else ""
             self._log.warning("promote", f"{author} wants {config.node} to be the master{how}", principal=author)

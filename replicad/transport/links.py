@@ -135,7 +135,7 @@ class Dialer:
         async with self._channel() as channel:
             try:
                 async with asyncio.timeout(self._timeouts.unhealthy_s):
-                    await _connect(channel, self._address)
+                    await connect(channel, self._address)
                 replicate: aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(REPLICATE)
                 call = replicate(aiter(outbox), metadata=self._metadata)
                 up, self._outbox = True, outbox
@@ -170,13 +170,17 @@ class Dialer:
         return followed, outbox.reason or reason
 
     def _channel(self) -> aio.Channel:
-        if self._credentials is None:
-            return aio.insecure_channel(self._address, options=_CHANNEL)
-        options = [*_CHANNEL, ("grpc.ssl_target_name_override", self._name)]
-        return aio.secure_channel(self._address, self._credentials(), options=options)
+        return open_channel(self._address, self._name, self._credentials() if self._credentials else None)
 
 
-async def _connect(channel: aio.Channel, address: str) -> None:
+def open_channel(address: str, name: str, credentials: grpc.ChannelCredentials | None) -> aio.Channel:
+    """To the node ``name``, which its certificate must say that it is; None: without TLS."""
+    if credentials is None:
+        return aio.insecure_channel(address, options=_CHANNEL)
+    return aio.secure_channel(address, credentials, options=[*_CHANNEL, ("grpc.ssl_target_name_override", name)])
+
+
+async def connect(channel: aio.Channel, address: str) -> None:
     """Raises ConnectionError at the first try that fails: gRPC's own waiting between tries is longer than ours."""
     while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
         if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from typing import cast
+from contextlib import suppress
 
 from replicad.config import Config
 from replicad.core.batch import Batch
 from replicad.core.worker import Worker
-from replicad.errors import BadRequest, NotMaster, Unavailable
+from replicad.errors import BadRequest, DamagedError, NotMaster, Unavailable
 from replicad.runtime import LEVELS, Runtime
 from replicad.transport.addresses import address_of
 from replicad.transport.calls import Context, parse_request
@@ -62,8 +62,11 @@ class Reading:
                 bodies.append(_cut(batch, start, end))
             yield encode_list_response(commit_size, [body for body in bodies if body])
             if left <= 0:
-                await reading
+                with suppress(Unavailable):  # of what nobody asked for
+                    await reading
                 return
+        if since_ms is None and offset < stop and left > 0:
+            raise self._missing(offset)
         if not sent:
             yield encode_list_response(commit_size, [])  # an empty answer still tells the commit size
 
@@ -83,7 +86,10 @@ class Reading:
             if stop <= offset:  # known to be committed, but on a full disk that can't be noted, so it is not shown
                 await asyncio.sleep(TAIL_BEAT_S)
                 yield encode_list_response(commit_size, [])
-            while offset < stop and (batches := await self._read(offset, stop, None, None)):
+            while offset < stop:
+                batches = await self._read(offset, stop, None, None)
+                if not batches:
+                    raise self._missing(offset)
                 bodies = [_cut(batch, max(offset, batch.first_offset), min(stop, batch.end)) for batch in batches]
                 offset = min(stop, batches[-1].end)
                 yield encode_list_response(commit_size, bodies)
@@ -118,18 +124,20 @@ class Reading:
             await asyncio.sleep(LOOK_AGAIN_S)
         return size
 
-    def _read(self, offset: int, stop: int, since_ms: int | None, until_ms: int | None) -> asyncio.Future[list[Batch]]:
+    def _read(self, offset: int, stop: int, since_ms: int | None, until_ms: int | None) -> asyncio.Task[list[Batch]]:
         store, max_bytes = self._runtime.store, self._config.limits.read_bytes
         offset = min(offset, MAX_PLACE)
-        if since_ms is None or until_ms is None:
-            future = self._runtime.disk.read(lambda: store.read(offset, max_bytes=max_bytes, until_offset=stop))
-        else:
-            future = self._runtime.disk.read(
-                lambda: store.read_time(
-                    offset, since_ms=since_ms, until_ms=until_ms, max_bytes=max_bytes, until_offset=stop
-                )
-            )
-        return cast("asyncio.Future[list[Batch]]", future)
+
+        def call() -> list[Batch]:
+            if since_ms is None or until_ms is None:
+                return store.read(offset, max_bytes=max_bytes, until_offset=stop)
+            return store.read_time(offset, since_ms=since_ms, until_ms=until_ms, max_bytes=max_bytes, until_offset=stop)
+
+        return asyncio.create_task(self._runtime.read(call))
+
+    def _missing(self, offset: int) -> Unavailable:
+        """A reader is never told that a log ends where it does not."""
+        return self._runtime.damaged(DamagedError(f"no batch holds offset {offset}", offset=offset))
 
 
 def _cut(batch: Batch, start: int, end: int) -> bytes:

@@ -27,6 +27,7 @@ from replicad.transport.reading import Reading
 from replicad.transport.reflection import SERVICES as REFLECTION
 from replicad.transport.reflection import Reflection
 from replicad.transport.status import Status
+from replicad.transport.supplying import Supplying
 from replicad.transport.tls import NodeTls, node_names
 from replicad.wire.v1 import control_pb2, health_pb2, log_pb2, replication_pb2
 
@@ -41,9 +42,17 @@ class Server:
     """1. ``start`` returns when the port takes calls, or raises OperatorError."""
 
     def __init__(
-        self, config: Config, runtime: Runtime, *, key_id: Callable[[], str], log: Logger, tls: NodeTls | None = None
+        self,
+        config: Config,
+        runtime: Runtime,
+        *,
+        key_id: Callable[[], str],
+        health_of_disk: Callable[[], tuple[str, int]],
+        log: Logger,
+        tls: NodeTls | None = None,
     ) -> None:
-        """``key_id`` tells which key signs all that is not on disk yet."""
+        """``key_id`` tells which key signs all that is not on disk yet; ``health_of_disk`` what is damaged there, and
+        when it was last looked over, in milliseconds since 1970."""
         self._config, self._runtime, self._log, self._tls = config, runtime, log, tls
         for logger in ("grpc._cython.cygrpc", "asyncio"):  # the latter hears of it from older releases of gRPC
             logging.getLogger(logger).addFilter(_is_news)
@@ -51,8 +60,11 @@ class Server:
         self.posting = Posting(runtime, config)
         expires_ms = (lambda: tls.identity.expires_ms) if tls else (lambda: 0)
         self._reading = Reading(runtime, config)
-        self._status = Status(runtime, config, key_id=key_id, certificate_expires_ms=expires_ms)
+        self._status = Status(
+            runtime, config, key_id=key_id, health_of_disk=health_of_disk, certificate_expires_ms=expires_ms
+        )
         self._control = Control(runtime, config, log=log)
+        self._supplying = Supplying(runtime, config)
         limits = config.limits
         self._gate = Gate(config, log=log, admit=tls.admit if tls else lambda _: None)
         self._rates = self.posting.rates
@@ -88,6 +100,7 @@ class Server:
             f"{CONTROL}/Promote": self._unary(self._control.promote),
             f"{CONTROL}/Switchover": self._unary(self._control.switchover),
             f"{REPLICATION}/Replicate": self._both(acceptor.replicate),
+            f"{REPLICATION}/Batches": self._down(self._supplying.batches),
             f"{HEALTH}/Check": self._unary(self.health.check),
             f"{HEALTH}/Watch": self._down(self.health.watch),
         }
@@ -123,7 +136,7 @@ class Server:
         self._config = config
         self._gate.configure(config)
         self._set_rates(config)
-        for part in (self.posting, self._reading, self._status, self._control):
+        for part in (self.posting, self._reading, self._status, self._control, self._supplying):
             part.configure(config)
 
     def end_untrusted(self) -> None:

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
 from replicad import __version__
 from replicad.config import Config
@@ -34,11 +33,12 @@ class Status:
         config: Config,
         *,
         key_id: Callable[[], str],
+        health_of_disk: Callable[[], tuple[str, int]] = lambda: ("", 0),
         certificate_expires_ms: Callable[[], int] = lambda: 0,
     ) -> None:
         """``certificate_expires_ms`` is when this node's certificate ends; 0 without TLS."""
         self._runtime, self._config, self._key_id = runtime, config, key_id
-        self._certificate_expires_ms = certificate_expires_ms
+        self._certificate_expires_ms, self._health_of_disk = certificate_expires_ms, health_of_disk
         self._started = time.monotonic()
 
     def configure(self, config: Config) -> None:
@@ -55,8 +55,9 @@ class Status:
         size = log.stored_size
         root = log.known_root(size)
         if root is None:
-            root = cast(bytes, await runtime.disk.read(lambda: runtime.store.root_at(size)))
+            root = await runtime.read(lambda: runtime.store.root_at(size))
         master = machine.master if isinstance(machine, Worker) else config.node
+        damage, scrubbed_ms = self._health_of_disk()
         return pb.StatusResponse(
             cluster=config.cluster,
             node=config.node,
@@ -76,6 +77,8 @@ class Status:
             detail=machine.detail,
             key_id=self._key_id(),
             certificate_expires_ms=self._certificate_expires_ms(),
+            damage=damage,
+            scrubbed_ms=scrubbed_ms,
         ).SerializeToString()
 
     def _nodes(self) -> list[pb.NodeStatus]:
@@ -105,8 +108,8 @@ class Status:
             raise BadRequest(f"no record has such an id: 1 to {MAX_ID_BYTES} characters of printable ASCII")
         runtime, machine = self._runtime, self._runtime.machine
         offset = await self._offset(message_id)
-        contents = await runtime.disk.read(lambda: read_contents(runtime.store, [offset], decode_records))
-        leaf = parse_leaf(cast("dict[int, object]", contents)[offset].leaf)  # type: ignore[attr-defined]
+        contents = await runtime.read(lambda: read_contents(runtime.store, [offset], decode_records))
+        leaf = parse_leaf(contents[offset].leaf)
         nodes = machine.nodes_with(offset + 1) if isinstance(machine, Master) else 1
         committed = await runtime.visible_size("committed") > offset
         return pb.OutcomeResponse(
@@ -121,7 +124,7 @@ class Status:
             wait_s = self._config.timeouts.read_wait_s
             if not await runtime.wait_for_size("local", offset + 1, wait_s):
                 raise Unavailable(f"offset {offset} is not on this node's disk yet after {wait_s:g} s")
-        found = cast("dict[str, int]", await runtime.disk.read(lambda: runtime.store.find_ids([message_id])))
+        found = await runtime.read(lambda: runtime.store.find_ids([message_id]))
         if message_id not in found:
             where = "the log" if isinstance(machine, Master) else f"the log of {self._config.node}, a worker"
             raise NotFound(f"id {message_id!r} is not in {where}")

@@ -33,7 +33,8 @@ from tests.fuzz.targets import TARGETS
 from tests.support import rawhttp2
 from tests.support.rawlog import OPTIONS, fault_of
 
-LOG, CONTROL, REPLICATE = (f"/replicad.wire.v1.{each}" for each in ("Log", "Control", "Replication/Replicate"))
+LOG, CONTROL, REPLICATION = (f"/replicad.wire.v1.{each}" for each in ("Log", "Control", "Replication"))
+REPLICATE = f"{REPLICATION}/Replicate"
 CALL_S = 1.0  # a Tail has no end, and a stream may wait for more
 RAW_S = 0.3
 AT_ONCE = 4
@@ -50,6 +51,7 @@ _METHODS: dict[str, tuple[bool, str]] = {
     f"{CONTROL}/Promote": (False, "wire.requests"),
     f"{CONTROL}/Switchover": (False, "wire.requests"),
     REPLICATE: (True, "wire.master_frame"),
+    f"{REPLICATION}/Batches": (False, "wire.requests"),
     "/grpc.health.v1.Health/Check": (False, "wire.health"),
     "/grpc.health.v1.Health/Watch": (False, "wire.health"),
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": (True, "wire.reflection"),

@@ -209,11 +209,12 @@ class StatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ["certificate_expires_ms", "cluster", "commit_quorum", "commit_size", "detail", "epoch", "key_id", "master", "master_address", "node", "nodes", "role", "root", "rss_bytes", "size", "state", "uptime_ms", "version"]
+    __slots__ = ["certificate_expires_ms", "cluster", "commit_quorum", "commit_size", "damage", "detail", "epoch", "key_id", "master", "master_address", "node", "nodes", "role", "root", "rss_bytes", "scrubbed_ms", "size", "state", "uptime_ms", "version"]
     CERTIFICATE_EXPIRES_MS_FIELD_NUMBER: _ClassVar[int]
     CLUSTER_FIELD_NUMBER: _ClassVar[int]
     COMMIT_QUORUM_FIELD_NUMBER: _ClassVar[int]
     COMMIT_SIZE_FIELD_NUMBER: _ClassVar[int]
+    DAMAGE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     KEY_ID_FIELD_NUMBER: _ClassVar[int]
@@ -224,6 +225,7 @@ class StatusResponse(_message.Message):
     ROLE_FIELD_NUMBER: _ClassVar[int]
     ROOT_FIELD_NUMBER: _ClassVar[int]
     RSS_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SCRUBBED_MS_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     UPTIME_MS_FIELD_NUMBER: _ClassVar[int]
@@ -232,6 +234,7 @@ class StatusResponse(_message.Message):
     cluster: str
     commit_quorum: int
     commit_size: int
+    damage: str
     detail: str
     epoch: int
     key_id: str
@@ -242,11 +245,12 @@ class StatusResponse(_message.Message):
     role: str
     root: bytes
     rss_bytes: int
+    scrubbed_ms: int
     size: int
     state: str
     uptime_ms: int
     version: str
-    def __init__(self, cluster: _Optional[str] = ..., node: _Optional[str] = ..., version: _Optional[str] = ..., role: _Optional[str] = ..., state: _Optional[str] = ..., epoch: _Optional[int] = ..., size: _Optional[int] = ..., commit_size: _Optional[int] = ..., root: _Optional[bytes] = ..., master: _Optional[str] = ..., master_address: _Optional[str] = ..., uptime_ms: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., commit_quorum: _Optional[int] = ..., detail: _Optional[str] = ..., key_id: _Optional[str] = ..., certificate_expires_ms: _Optional[int] = ...) -> None: ...
+    def __init__(self, cluster: _Optional[str] = ..., node: _Optional[str] = ..., version: _Optional[str] = ..., role: _Optional[str] = ..., state: _Optional[str] = ..., epoch: _Optional[int] = ..., size: _Optional[int] = ..., commit_size: _Optional[int] = ..., root: _Optional[bytes] = ..., master: _Optional[str] = ..., master_address: _Optional[str] = ..., uptime_ms: _Optional[int] = ..., rss_bytes: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., commit_quorum: _Optional[int] = ..., detail: _Optional[str] = ..., key_id: _Optional[str] = ..., damage: _Optional[str] = ..., scrubbed_ms: _Optional[int] = ..., certificate_expires_ms: _Optional[int] = ...) -> None: ...
 
 class TailRequest(_message.Message):
     __slots__ = ["from_offset", "level"]

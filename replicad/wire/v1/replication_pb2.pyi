@@ -53,6 +53,16 @@ class Batch(_message.Message):
     time_ms: int
     def __init__(self, epoch: _Optional[int] = ..., first_offset: _Optional[int] = ..., count: _Optional[int] = ..., time_ms: _Optional[int] = ..., root: _Optional[bytes] = ..., signer: _Optional[str] = ..., signature: _Optional[bytes] = ..., body: _Optional[bytes] = ...) -> None: ...
 
+class BatchesRequest(_message.Message):
+    __slots__ = ["cluster", "from_offset", "until_offset"]
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    FROM_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    cluster: str
+    from_offset: int
+    until_offset: int
+    def __init__(self, cluster: _Optional[str] = ..., from_offset: _Optional[int] = ..., until_offset: _Optional[int] = ...) -> None: ...
+
 class Fetch(_message.Message):
     __slots__ = ["from_offset", "max_bytes"]
     FROM_OFFSET_FIELD_NUMBER: _ClassVar[int]

@@ -167,6 +167,7 @@ _REQUESTS: tuple[type[Message], ...] = (
     log_pb2.StatusRequest,
     control_pb2.PromoteRequest,
     control_pb2.SwitchoverRequest,
+    replication_pb2.BatchesRequest,
 )
 
 
@@ -266,6 +267,7 @@ def _request_seeds() -> Iterable[bytes]:
     yield _of(3, log_pb2.StatusRequest())
     yield _of(4, control_pb2.PromoteRequest(timeout_ms=100))
     yield _of(5, control_pb2.SwitchoverRequest(to="node-2", timeout_ms=100))
+    yield _of(6, replication_pb2.BatchesRequest(cluster="c", from_offset=3, until_offset=9))
 
 
 def _reflection_seeds() -> Iterable[bytes]:

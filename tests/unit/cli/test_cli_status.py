@@ -122,6 +122,8 @@ def test_json_has_the_whole_root_and_numbers_as_numbers() -> None:
         "master": "n1",
         "commit_quorum": 2,
         "certificate_expires_ms": None,
+        "damage": "",
+        "scrubbed_ms": None,
         "detail": "",
         "note": "",
     }

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from replicad.core.batch import Batch
-from replicad.errors import DamagedError
+from replicad.core.batch import Append, Batch
+from replicad.core.check import check_batch
+from replicad.core.tree import Tree
+from replicad.errors import DamagedError, InvariantError
 from replicad.storage.fsck import verify_folder
 from replicad.storage.reader import NO_END
+from replicad.storage.scrub import Gap, Look
 from replicad.storage.sqlite import SqliteStore
 from replicad.wire.codec import decode_records
 from tests.storage_log import CLUSTER, NODE, LogMaker
@@ -157,3 +160,125 @@ def test_a_new_file_and_one_that_was_taken_over_have_the_same_schema(data_dir: P
             rows = database.execute("PRAGMA table_info(batches)").fetchall()
             schemas.append((rows, database.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchall()))
     assert schemas[0] == schemas[1]
+
+
+# --- a scrub's looks, and repair ----------------------------------------------------------------------------------
+
+
+def look_over(store: SqliteStore, *, step: int = 2000) -> Look:
+    """A whole scrub, in steps, up to the first fault."""
+    look = Look(Tree(), 0, None)
+    while look.fault is None and look.tree.size < BATCHES * RECORDS:
+        look = store.look(look.tree, until=BATCHES * RECORDS, max_bytes=step)
+    return look
+
+
+def proven(log: LogMaker, store: SqliteStore, gap: Gap) -> list[Append]:
+    """What another node would send for the gap, checked as it comes in."""
+    tree, epoch, appends = store.tree_at(gap.start), gap.last_epoch, []
+    for append in LogMaker().appends(*[RECORDS] * BATCHES):
+        if gap.start <= append.batch.first_offset < gap.end:
+            checked, tree = check_batch(
+                append.batch,
+                tree=tree,
+                last_epoch=epoch,
+                cluster=CLUSTER,
+                keyring=log.key.keyring,
+                decode=decode_records,
+            )
+            appends.append(checked)
+            epoch = append.batch.epoch
+    return appends
+
+
+def test_a_scrub_of_a_whole_log_finds_nothing(data_dir: Path) -> None:
+    log = filled(data_dir)
+    with closing(opened(data_dir)) as store:
+        look = look_over(store)
+    assert (look.fault, look.tree.root()) == (None, log.tree.root())
+
+
+def test_a_scrub_finds_it_and_what_another_node_has_repairs_it(damaged: SqliteStore, data_dir: Path) -> None:
+    look = look_over(damaged)
+    assert look.fault is not None
+    assert (look.fault.offset, look.fault.append, look.tree.size) == (BAD, None, BAD)
+    gap = damaged.gap_at(look.fault.offset)
+    assert (gap.start, gap.end) == (BAD, BAD + RECORDS)
+    log = LogMaker()
+    damaged.replace(gap, proven(log, damaged, gap))
+    assert look_over(damaged).fault is None
+    damaged.close()
+    report = verify_folder(data_dir, cluster=CLUSTER, keyring=log.key.keyring, decode_records=decode_records)
+    assert (report.fault, report.records) == (None, BATCHES * RECORDS)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        'UPDATE ids SET "offset" = "offset" + 1 WHERE "offset" = ?',
+        'DELETE FROM ids WHERE "offset" = ?',
+        "UPDATE tiles SET hashes = zeroblob(8192) WHERE level = 0 AND ? > 0",
+    ],
+    ids=["place", "gone", "tile"],
+)
+def test_what_is_kept_beside_the_log_is_made_again_of_the_log(data_dir: Path, statement: str) -> None:
+    log = filled(data_dir)
+    damage(data_dir, statement, BAD + 5)
+    with closing(opened(data_dir)) as store:
+        fault = look_over(store).fault
+        assert fault is not None
+        assert fault.append is not None
+        batch = fault.append.batch
+        store.replace(Gap(batch.first_offset, batch.end, 1, None), [fault.append])
+        assert look_over(store).fault is None
+    report = verify_folder(data_dir, cluster=CLUSTER, keyring=log.key.keyring, decode_records=decode_records)
+    assert report.fault is None
+
+
+def test_several_damaged_batches_side_by_side_are_one_gap(data_dir: Path) -> None:
+    filled(data_dir)
+    damage(data_dir, "UPDATE batches SET count = count + 9 WHERE first_offset IN (?, 150, 200)", BAD)
+    with closing(opened(data_dir)) as store:
+        for offset in (BAD, BAD + 60, 249):
+            gap = store.gap_at(offset)
+            assert (gap.start, gap.end, gap.last_epoch) == (BAD, 250, 1)
+            assert gap.after is not None
+            assert gap.after.first_offset == 250
+
+
+def test_a_damage_at_either_end_of_the_log(data_dir: Path) -> None:
+    filled(data_dir)
+    damage(data_dir, "UPDATE batches SET time_ms = 1 WHERE first_offset IN (0, ?)", (BATCHES - 1) * RECORDS)
+    with closing(opened(data_dir)) as store:
+        assert (store.gap_at(3).start, store.gap_at(3).end) == (0, RECORDS)
+        gap = store.gap_at(BATCHES * RECORDS - 1)
+        assert (gap.start, gap.end, gap.after) == ((BATCHES - 1) * RECORDS, BATCHES * RECORDS, None)
+
+
+def test_the_tree_at_any_batch_is_had_from_the_tiles(data_dir: Path) -> None:
+    log = LogMaker()
+    with closing(opened(data_dir)) as store:
+        roots = {0: log.tree.root()}
+        for count in (1, 255, 1, 300, 700, 66_000, 5):
+            store.append([log.append(count)], commit_size=0)
+            roots[log.tree.size] = log.tree.root()
+        assert {size: store.tree_at(size).root() for size in roots} == roots
+        for size in roots:  # and it can be grown
+            look = store.look(store.tree_at(size), until=log.tree.size, max_bytes=EVERYTHING)
+            assert (look.fault, look.tree.root()) == (None, log.tree.root())
+
+
+def test_tiles_that_are_damaged_give_no_tree(data_dir: Path) -> None:
+    filled(data_dir)
+    damage(data_dir, "UPDATE tiles SET hashes = zeroblob(8192) WHERE level = 0 AND ? > 0", BAD)
+    with closing(opened(data_dir)) as store, pytest.raises(DamagedError, match="do not have the root"):
+        store.tree_at(BAD)
+
+
+def test_nothing_but_what_is_committed_and_fits_is_put_in_its_place(data_dir: Path) -> None:
+    filled(data_dir)
+    with closing(opened(data_dir)) as store:
+        gap = Gap(BAD, BAD + RECORDS, 1, None)
+        appends = proven(LogMaker(), store, gap)
+        with pytest.raises(InvariantError, match="do not fill"):
+            store.replace(Gap(BAD, BAD + 2 * RECORDS, 1, None), appends)

@@ -1,0 +1,102 @@
+"""Batches: what is committed, as it was signed, for another node that lost it. And the asking for it.
+
+Owns the call on both sides. Must not judge what comes: who asks checks each batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+
+from grpc import aio
+
+from replicad.config import Config
+from replicad.core.batch import Batch
+from replicad.core.frames import Supply
+from replicad.errors import BadRequest, PeerError, Unavailable
+from replicad.runtime import Runtime
+from replicad.transport.calls import STATUS_TRAILER, Context, parse_request
+from replicad.transport.links import connect, open_channel
+from replicad.transport.tls import NodeTls
+from replicad.wire.codec import decode_worker_frame, encode_worker_frame, error_from_trailer
+from replicad.wire.parsing import MAX_PLACE
+from replicad.wire.v1 import replication_pb2 as pb
+
+BATCHES = "/replicad.wire.v1.Replication/Batches"
+MOST_BYTES = 256 << 20  # held in memory until all of it is proven
+SILENT_S = 10.0  # of the node that is asked
+
+
+class Supplying:
+    def __init__(self, runtime: Runtime, config: Config) -> None:
+        self._runtime, self._config = runtime, config
+
+    def configure(self, config: Config) -> None:
+        """Go by ``config`` from the next call on."""
+        self._config = config
+
+    async def batches(self, request: bytes, context: Context, author: str) -> AsyncGenerator[bytes, None]:
+        """The handler of Batches."""
+        del context, author
+        query = parse_request(pb.BatchesRequest, request)
+        runtime, config = self._runtime, self._config
+        if query.cluster != config.cluster:
+            raise BadRequest(f"this node is of cluster {config.cluster!r}, not {query.cluster[:64]!r}")
+        end = min(query.until_offset, await runtime.visible_size("committed"))
+        offset = min(query.from_offset, MAX_PLACE)
+        while offset < end and (batches := await self._read(offset, end)):
+            yield encode_worker_frame(Supply(batches, end))
+            offset = batches[-1].end
+
+    async def _read(self, offset: int, end: int) -> tuple[Batch, ...]:
+        store, max_bytes = self._runtime.store, self._config.limits.read_bytes
+        found = await self._runtime.read(lambda: store.read(offset, max_bytes=max_bytes, until_offset=end))
+        return tuple(batch for batch in found if batch.end <= end)
+
+
+class Fetching:
+    """Asks one node for its batches, on a connection of its own."""
+
+    def __init__(self, config: Config, *, tls: NodeTls | None) -> None:
+        self._config, self._tls = config, tls
+
+    async def batches(self, name: str, start: int, end: int) -> Sequence[Batch]:
+        """The committed batches of node ``name`` that hold offsets ``start`` to ``end - 1``, as many as it has.
+
+        Raises ServiceError: it is not reached, or refuses; PeerError: what it sent is no answer, or too much.
+        """
+        config = self._config
+        node = next(node for node in config.nodes if node.name == name)
+        address = node.mutual_address if self._tls else node.address
+        metadata = (("authorization", f"Bearer {config.auth_token}"),) if config.auth_token else ()
+        request = pb.BatchesRequest(cluster=config.cluster, from_offset=start, until_offset=end).SerializeToString()
+        batches: list[Batch] = []
+        async with open_channel(address, name, self._tls.channel_credentials() if self._tls else None) as channel:
+            try:
+                async with asyncio.timeout(SILENT_S):
+                    await connect(channel, address)
+                ask: aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(BATCHES)
+                call = ask(request, metadata=metadata)
+                while True:
+                    async with asyncio.timeout(SILENT_S):
+                        data = await call.read()
+                    if data is aio.EOF:
+                        return batches
+                    batches += _taken(data)
+                    if sum(len(batch.body) for batch in batches) > MOST_BYTES:
+                        raise PeerError("size", f"more than {MOST_BYTES >> 20} MiB: make a new node of this one")
+            except aio.AioRpcError as exc:
+                metadata_of_end = dict(tuple(exc.trailing_metadata() or ()))
+                told = error_from_trailer(bytes(metadata_of_end.get(STATUS_TRAILER, b"")))
+                raise told or Unavailable(f"{exc.code().name}: {exc.details()}") from exc
+            except ConnectionError as exc:
+                raise Unavailable(str(exc)) from exc
+            except TimeoutError as exc:
+                raise Unavailable(f"no answer from {address} within {SILENT_S:g} s") from exc
+
+
+def _taken(data: object) -> Sequence[Batch]:
+    frame = decode_worker_frame(data) if isinstance(data, bytes) else None
+    if not isinstance(frame, Supply):
+        raise PeerError("malformed", "it answered with what are no batches")
+    return frame.batches

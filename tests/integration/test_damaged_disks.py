@@ -1,0 +1,201 @@
+"""A disk changes what was written: no reader gets that, the node says so, and another node's copy takes its place."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from replicad.client import AsyncClient, Posted
+from replicad.dev import DevCluster, DevNode
+from replicad.errors import OperatorError, Unavailable
+from tests.support.commandline import CommandLine
+from tests.support.nodes import TOKEN, all_level, events, raw_logs, running_cluster, verified
+from tests.support.waiting import eventually, eventually_true
+
+RECORDS, BATCH = 3000, 100
+REPAIRED_S = 20.0
+
+
+@pytest.fixture
+def scrub_rate() -> str | int:
+    """None, unless a test is about it."""
+    return 0
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, scrub_rate: str | int) -> Iterator[DevCluster]:
+    settings = {
+        "timeouts": {"reconnect_max": "300ms", "scrub_interval": "1s", "suspect": "1s", "unhealthy": "2s"},
+        "limits": {"scrub_rate": scrub_rate},
+    }
+    with running_cluster(tmp_path / "cluster", settings=settings) as made:
+        yield made
+        made.stop()
+        for node in made.nodes:
+            verified(made, node)
+
+
+def needle(number: int) -> bytes:
+    return b"needle-%06d" % number
+
+
+async def fill(cluster: DevCluster, records: int = RECORDS) -> dict[int, int]:
+    """Post needles, some a batch; their offsets by number. On all nodes when this returns."""
+    async with client_of(cluster) as client:
+        posted = await post_needles(client, records, "all")
+    async with raw_logs(cluster) as logs:
+        await all_level(logs)
+    return {number: each.offset for number, each in enumerate(posted)}
+
+
+async def post_needles(client: AsyncClient, records: int, w: int | str) -> list[Posted]:
+    posted: list[Posted] = []
+    for start in range(0, records, BATCH):  # so that there are many batches
+        numbers = range(start, start + BATCH)
+        posted += await asyncio.gather(*(client.post(needle(n), id=f"needle-{n}", write_concern=w) for n in numbers))
+    return posted
+
+
+def client_of(cluster: DevCluster, *names: str) -> AsyncClient:
+    nodes = [node for node in cluster.nodes if not names or node.name in names]
+    return AsyncClient([node.address for node in nodes], token=TOKEN, timeout_s=30)
+
+
+async def flip(cluster: DevCluster, node: DevNode, number: int) -> None:
+    """Stop the node, flip one bit of a payload in its file, start it again."""
+    await asyncio.to_thread(cluster.stop, node.name)
+    path = node.data_dir / "log.db"
+    content = bytearray(path.read_bytes())
+    assert content.count(needle(number)) == 1
+    content[content.index(needle(number)) + 3] ^= 0x10
+    path.write_bytes(content)
+    await asyncio.to_thread(cluster.start, node.name)
+
+
+async def payload_on(node: DevNode, offset: int) -> bytes:
+    async with AsyncClient(node.address, token=TOKEN, timeout_s=2) as client:
+        async for record in client.list(offset, limit=1, level="local"):
+            return record.payload
+    raise AssertionError(f"{node.name} has nothing at {offset}")
+
+
+def repaired(node: DevNode) -> bool:
+    return "repaired" in events(node)
+
+
+@pytest.mark.parametrize("scrub_rate", ["64MiB"])
+@pytest.mark.parametrize("name", ["node-2", "node-1"])
+async def test_a_scrub_finds_a_flipped_bit_and_another_nodes_copy_repairs_it(cluster: DevCluster, name: str) -> None:
+    offsets, node = await fill(cluster), cluster.node(name)
+    await flip(cluster, node, 1234)
+    eventually_true(lambda: repaired(node), within_s=REPAIRED_S, what=f"{name} has repaired itself")
+    assert await payload_on(node, offsets[1234]) == needle(1234)
+    assert events(node).count("damaged") == 1
+
+    async def looked_over() -> bool:
+        async with client_of(cluster, name) as client:
+            status = await client.status()
+            return bool(status.scrubbed_ms) and not status.damage
+
+    await eventually(looked_over, within_s=REPAIRED_S, what="the whole log was looked over")
+
+
+async def test_a_reader_never_gets_it_and_reads_on_from_another_node(cluster: DevCluster) -> None:
+    offsets, node = await fill(cluster), cluster.node("node-2")
+    for name in ("node-1", "node-3"):  # nobody to repair it from
+        await asyncio.to_thread(cluster.stop, name)
+    await flip(cluster, node, 2000)
+    got: list[bytes] = []
+    async with AsyncClient(node.address, token=TOKEN, timeout_s=1) as client:
+
+        async def read_all() -> None:
+            async for record in client.list(offsets[0], level="local"):
+                got.append(record.payload)
+
+        with pytest.raises(Unavailable, match=r"copy is damaged.*another checksum"):
+            await read_all()
+        assert 0 < len(got) < 2001
+        assert set(got) <= {needle(number) for number in offsets}
+        after = [record.payload async for record in client.list(offsets[RECORDS - 1], level="local")]
+        assert after == [needle(RECORDS - 1)], "what is whole behind it can be read"
+        status = await client.status()
+        assert "damaged on disk at offset" in status.damage
+
+    cli = CommandLine.of(cluster).but(REPLICAD_ADDRESS=node.address)
+    await asyncio.to_thread(cluster.start, "node-3")
+    error = await asyncio.to_thread(cli.fails, 7, "promote", "node-2")
+    assert error["message"].startswith("node-2 is not to be the master: damaged on disk at offset")
+    async with client_of(cluster, "node-2") as client:
+        with pytest.raises(Unavailable, match="not to be the master"):
+            await client.promote(node.address)
+    eventually_true(lambda: repaired(node), within_s=REPAIRED_S, what="node-3 is there, and its copy")
+    await asyncio.to_thread(cluster.start, "node-1")
+    async with client_of(cluster) as client:
+        everything = {record.payload async for record in client.list(0)}
+    assert {needle(number) for number in offsets} <= everything
+
+
+async def test_the_library_reads_past_a_damaged_node(cluster: DevCluster) -> None:
+    offsets = await fill(cluster)
+    await flip(cluster, cluster.node("node-2"), 777)
+    addresses = [cluster.node(name).address for name in ("node-2", "node-1", "node-3")]
+    async with AsyncClient(addresses, token=TOKEN, timeout_s=30) as client:
+        records = [record.payload async for record in client.list(offsets[0])]
+    assert [needle(number) for number in offsets] == [each for each in records if each.startswith(b"needle")]
+    eventually_true(lambda: repaired(cluster.node("node-2")), within_s=REPAIRED_S, what="what was read is repaired")
+
+
+async def test_a_worker_that_lags_is_fed_past_a_damage_on_the_master(cluster: DevCluster) -> None:
+    await asyncio.to_thread(cluster.stop, "node-3")
+    async with client_of(cluster, "node-1") as client:
+        await post_needles(client, RECORDS, 2)
+    await flip(cluster, cluster.master, 1500)
+    await asyncio.to_thread(cluster.start, "node-3")
+    async with raw_logs(cluster) as logs:
+        await all_level(logs, within_s=REPAIRED_S)
+    assert repaired(cluster.master)
+    assert "fatal" not in events(cluster.master)
+
+
+async def test_a_post_again_of_what_is_damaged_is_answered_once_it_is_repaired(cluster: DevCluster) -> None:
+    offsets = await fill(cluster)
+    await flip(cluster, cluster.master, 42)
+    async with client_of(cluster, "node-1") as client:
+        again = await client.post(needle(42), id="needle-42", write_concern=1)
+        assert (again.offset, again.duplicate) == (offsets[42], True)
+    assert repaired(cluster.master)
+
+
+def leaf_place(node: DevNode, content: bytes) -> int:
+    """Where in the file a leaf of the log's last batch lies, in the digest of its payload."""
+    with closing(sqlite3.connect(f"file:{node.data_dir / 'log.db'}?mode=ro", uri=True)) as database:
+        (body,) = database.execute("SELECT body FROM batches ORDER BY first_offset DESC LIMIT 1").fetchone()
+    for number in range(RECORDS - BATCH, RECORDS):
+        at = body.find(b"needle-%d" % number)  # the payload is another one
+        if at > 0 and content.count(body[at - 68 : at - 36]) == 1:
+            return content.index(body[at - 68 : at - 36])
+    raise AssertionError("no leaf of the last batch lies in one page")
+
+
+async def test_a_node_that_does_not_know_its_own_end_asks_the_others_before_it_starts(cluster: DevCluster) -> None:
+    """What it starts from is made of the last leaves; a damaged payload among them would not matter."""
+    offsets, node = await fill(cluster), cluster.node("node-2")
+    await asyncio.to_thread(cluster.stop)
+    path = node.data_dir / "log.db"
+    content = bytearray(path.read_bytes())
+    content[leaf_place(node, bytes(content))] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(OperatorError, match="no other node's copy can replace it now: node-1: "):
+        await asyncio.to_thread(cluster.start, "node-2")
+    assert path.read_bytes() == content, "nothing is given up"
+    node.log_file.write_text("")  # it ends with what a node says that does not start: no event
+    await asyncio.to_thread(lambda: cluster.start("node-1", wait=False))
+    await asyncio.to_thread(cluster.start, "node-3")
+    await asyncio.to_thread(cluster.start, "node-2")
+    assert repaired(node)
+    assert await payload_on(node, offsets[RECORDS - 1]) == needle(RECORDS - 1)
