@@ -25,7 +25,7 @@ ANSIBLE_READY := $(ANSIBLE_VENV)/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run fuzz audit test check format format-check lint types proto man check-proto test-debian deb test-package molecule test-molecule lint-ansible bench sim lock clean
+.PHONY: help run faults fuzz audit test check format format-check lint types proto man check-proto test-debian deb test-package molecule test-molecule lint-ansible bench sim lock clean
 
 help:  ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ bench: $(READY)  ## measure the five workloads on a cluster of three
 sim: $(READY)  ## simulate clusters: SECONDS=60, SEEDS=2000, or replay one: SEED=8123 [NODES=5]
 	$(PY) -m tests.simulation $(if $(SEED),--seed $(SEED),$(if $(SEEDS),--seeds $(SEEDS),--seconds $(SECONDS))) \
 	    $(if $(NODES),--nodes $(NODES)) $(ARGS)
+
+faults: $(READY)  ## real daemons under real faults: SECONDS=300 [SEED=8123] [NODES=5]; needs root, strace, faketime
+	$(PY) -m tests.faults --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(if $(NODES),--nodes $(NODES)) $(ARGS)
 
 fuzz: $(READY)  ## fuzz the parsers: SECONDS=60, TARGET="wire.*", or a live cluster: TARGET=port [SEED=8123]
 	$(PY) -m tests.fuzz --seconds $(SECONDS) --target "$(TARGET)" $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 
 #: Long tests first, so that all processors end together. Folders that are named nowhere come behind these.
 EARLY = ("simulation", "property", "unit")
-CLUSTERS = ("integration", "fault")
+CLUSTERS = ("integration", "faults")
 PACKAGING, RELEASES = "packaging", ("bookworm", "trixie")
 
 
