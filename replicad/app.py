@@ -259,11 +259,12 @@ class Node:
             raise
         self._tell_listening()
         self._warn_of_openness()
-        running = [self._supervision.run(), self._reloader.run(), self._scrubbing.run()]
+        running = [self._supervision.run(), self._reloader.run()]
         if self._tls is not None:
             running.append(self._tls.run())
         self._tasks = [loop.create_task(part) for part in running]
-        for task in self._tasks:
+        self._scrub = loop.create_task(self._scrubbing.run())
+        for task in (*self._tasks, self._scrub):
             task.add_done_callback(self._task_ended)
         self._turned()
         self._runtime.start()
@@ -376,6 +377,8 @@ class Node:
         """Take no more posts, answer what is under way, flush, leave."""
         self._supervision.stopping()
         _log.info("stopping", "answering what is under way" if fault is None else "after a fault")
+        self._scrub.cancel()  # before the disk is closed, which it reads
+        await asyncio.gather(self._scrub, return_exceptions=True)
         await self._server.stop(0.0 if fault else self._config.timeouts.stop_s)
         await self._runtime.close()  # first: that the streams to the workers end now is nothing to act on or to log
         self._dialing.stop()

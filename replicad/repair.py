@@ -84,8 +84,8 @@ async def mend_end(
         tree = await asyncio.to_thread(store.tree_at, gap.start)
         try:
             source, appends = await copy_of(gap, tree, config=config, keyring=keyring, fetch=fetch)
-        except PeerError as exc:
+            await asyncio.to_thread(store.replace, gap, appends)
+        except (PeerError, DamagedError) as exc:
             raise DamagedError(f"{fault}; no other node's copy can replace it now: {exc}", offset=offset) from exc
-        await asyncio.to_thread(store.replace, gap, appends)
         text = f"offsets {gap.start} to {gap.end - 1} are whole again, from {source}"
         journal.warning("repaired", text, offset=gap.start, records=gap.end - gap.start)

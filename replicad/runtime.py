@@ -41,6 +41,7 @@ from replicad.core.effects import (
     Promote,
     ReadBatches,
     ReadContent,
+    ReadFailed,
     ReadRoot,
     Reconfigured,
     RootRead,
@@ -69,6 +70,7 @@ from replicad.storage.interface import Store, StoreState
 
 LEVELS = ("committed", "local", "linearizable")
 COMMIT_WAIT_S = 1.0  # of a reader for the newest commit size: a disk that hangs must not hold up reads
+DAMAGE_WAIT_S = 5.0  # of a post that is compared with what is damaged: a repair takes less, where a node can help
 RETRY_S = 1.0  # of a promise or a truncation, on a full disk
 CONTENT_READ_BYTES = 1  # one batch at a time: duplicates are rare
 
@@ -122,6 +124,7 @@ class Runtime:
         self._next_machine, self._turned = next_machine, turned
         self._held: list[Event] | None = None  # what came from outside while no machine is there
         self._decode, self._put_aside, self._damaged, self._log = decode, put_aside, damaged, log
+        self._unread_since: dict[int, float] = {}  # by ticket: since when what it asks for is found damaged
         self.unfit = ""  # why this node is not to become the master; "" for no reason
         self._state_changed, self._fatal = state_changed, fatal
         self._loop = asyncio.get_running_loop()
@@ -496,22 +499,24 @@ class Runtime:
         """Whether no other machine has taken its place, nor is about to."""
         return self.machine is machine and self._held is None
 
-    def _read(self, effect: Effect, call: Callable[[], Event]) -> None:
-        """Read in a thread, and feed what comes of it. Where it is damaged it is read again, until it was repaired, or
-        nobody waits any more; a read that fails otherwise is a bug: the node stops."""
+    def _read(self, effect: ReadBatches | ReadRoot | FindIds | ReadContent, call: Callable[[], Event]) -> None:
+        """Read in a thread, and feed what comes of it. A read that fails otherwise than by damage is a bug: the node
+        stops."""
 
         machine = self.machine
 
         async def run(reading: Awaitable[object]) -> None:
             try:
                 event = cast(Event, await reading)
+                if isinstance(effect, FindIds | ReadContent):
+                    self._unread_since.pop(effect.ticket, None)
                 if self._is_at_work(machine):
                     self.feed(event)
             except asyncio.CancelledError:
                 raise
             except DamagedError as exc:
                 self._damaged(exc)
-                self._loop.call_later(RETRY_S, self._again, machine, self._perform_by_type[type(effect)], effect)
+                self._read_again(machine, effect, exc)
             except Exception as exc:
                 if self._is_at_work(machine):
                     self._stop_for(exc)
@@ -519,6 +524,28 @@ class Runtime:
         task = self._loop.create_task(run(self.disk.read(call)))
         self._reads.add(task)
         task.add_done_callback(self._reads.discard)
+
+    def _read_again(
+        self, machine: Machine, effect: ReadBatches | ReadRoot | FindIds | ReadContent, fault: DamagedError
+    ) -> None:
+        """Read again what is damaged, until it is repaired: while a stream's peer is there, for a post not long."""
+        now = self._loop.time()
+        if isinstance(effect, ReadBatches | ReadRoot):
+            link = self.links.get(effect.peer)
+
+            def again() -> None:
+                if link is not None and self.links.get(effect.peer) is link:
+                    self._again(machine, self._perform_by_type[type(effect)], effect)
+
+            self._loop.call_later(RETRY_S, again)
+            return
+        since = self._unread_since.setdefault(effect.ticket, now)
+        if now < since + DAMAGE_WAIT_S:
+            self._loop.call_later(RETRY_S, self._again, machine, self._perform_by_type[type(effect)], effect)
+            return
+        del self._unread_since[effect.ticket]
+        if self._is_at_work(machine):
+            self.feed(ReadFailed(effect.ticket, f"{fault}; ask for the outcome of the id, at another node"))
 
     def _read_batches(self, effect: ReadBatches) -> None:
         def call() -> Event:

@@ -133,6 +133,9 @@ class Scrubbing:
         """Replace what is damaged around ``offset``; whether that was done. ``before`` is the tree over what is whole
         before it, where it is known."""
         gap = await self._read(lambda: self._store.gap_at(offset))
+        if gap.start >= gap.end:  # it was taken off the log, never committed
+            self._damage.is_whole(offset, offset + 1)
+            return True
         try:
             if gap.end > await self._runtime.visible_size("committed"):
                 raise PeerError("gap", f"offsets {gap.start} to {gap.end - 1} are not committed yet")

@@ -345,6 +345,14 @@ class IdsFound:
     offsets: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class ReadFailed:
+    """What FindIds or ReadContent asked for is damaged on the disk, and was not repaired in a while."""
+
+    ticket: int
+    text: str
+
+
 class Content(NamedTuple):
     """What a record's content is compared by."""
 
@@ -380,6 +388,7 @@ Event = (
     | Confirm
     | Promote
     | Unfit
+    | ReadFailed
     | HandOver
     | PeerUp
     | PeerDown

@@ -155,6 +155,13 @@ class Posts:
         frame.contents.update(contents)
         return self._resolve(frame, stored_size)
 
+    def read_failed(self, ticket: int, text: str) -> list[Effect]:
+        """Answer a frame whose ids can't be looked up. It may be one that the log has: so nothing is known of it."""
+        if self._held.pop(ticket, None) is None:
+            return []
+        self.ids.release(ticket)
+        return [Answer(ticket, FrameResult(error=OutcomeUnknown(text)))]
+
     # --- the queue ---------------------------------------------------------------------------------
 
     @property

@@ -320,18 +320,33 @@ class SqliteStore:
     def replace(self, gap: Gap, appends: Sequence[Append]) -> None:
         """Put these proven batches, and what is kept beside the log for them, in the place of what is damaged.
 
-        They fill the gap exactly, below the commit size: InvariantError otherwise. Raises DamagedError: the file itself
-        is damaged, not only what is in it; DiskFullError, DiskFailedError.
+        They fill the gap exactly: InvariantError otherwise. Raises DamagedError: the file itself is damaged, not only
+        what is in it; or what is damaged was never known to be committed, and may be other records than these;
+        DiskFullError, DiskFailedError.
         """
         first, end = appends[0].batch.first_offset, appends[-1].batch.end
-        fills = (first, end) == (gap.start, gap.end) and end <= self._commit_size
-        invariant(fills, f"batches of {first} to {end} do not fill {gap.start} to {gap.end}, or are not committed")
+        fills = (first, end) == (gap.start, gap.end)
+        invariant(fills, f"batches of {first} to {end} do not fill {gap.start} to {gap.end}")
+        if end > self._commit_size and not all(self._stands_for(append.batch) for append in appends):
+            raise DamagedError(
+                f"what is damaged from offset {first} on was never known to be committed here, and may be other "
+                "records than those of the other nodes",
+                offset=first,
+            )
         try:
             self._replace(gap, appends)
         except DamagedError:  # SQLite misses what stands in the index on time for a row whose time was changed
             with self._writing("index anew"):
                 self._writer.execute("REINDEX batches_by_time")
             self._replace(gap, appends)
+
+    def _stands_for(self, batch: Batch) -> bool:
+        """Whether this batch is what was stored in its place: its signature or its root are there, unless both are
+        damaged."""
+        query = "SELECT root, signature FROM batches WHERE first_offset = ?"
+        with translated(f"read {self._path}"):
+            row = self._writer.execute(query, (batch.first_offset,)).fetchone()
+        return row is not None and (row[0] == batch.root or row[1] == batch.signature)
 
     def _replace(self, gap: Gap, appends: Sequence[Append]) -> None:
         with self._writing("repair"):

@@ -12,7 +12,7 @@ import pytest
 
 from replicad.client import AsyncClient, Posted
 from replicad.dev import DevCluster, DevNode
-from replicad.errors import OperatorError, Unavailable
+from replicad.errors import OperatorError, OutcomeUnknown, Unavailable
 from tests.support.commandline import CommandLine
 from tests.support.nodes import TOKEN, all_level, events, raw_logs, running_cluster, verified
 from tests.support.waiting import eventually, eventually_true
@@ -66,7 +66,7 @@ def client_of(cluster: DevCluster, *names: str) -> AsyncClient:
     return AsyncClient([node.address for node in nodes], token=TOKEN, timeout_s=30)
 
 
-async def flip(cluster: DevCluster, node: DevNode, number: int) -> None:
+async def flip(cluster: DevCluster, node: DevNode, number: int, *, wait: bool = True) -> None:
     """Stop the node, flip one bit of a payload in its file, start it again."""
     await asyncio.to_thread(cluster.stop, node.name)
     path = node.data_dir / "log.db"
@@ -74,7 +74,7 @@ async def flip(cluster: DevCluster, node: DevNode, number: int) -> None:
     assert content.count(needle(number)) == 1
     content[content.index(needle(number)) + 3] ^= 0x10
     path.write_bytes(content)
-    await asyncio.to_thread(cluster.start, node.name)
+    await asyncio.to_thread(lambda: cluster.start(node.name, wait=wait))
 
 
 async def payload_on(node: DevNode, offset: int) -> bytes:
@@ -199,3 +199,20 @@ async def test_a_node_that_does_not_know_its_own_end_asks_the_others_before_it_s
     await asyncio.to_thread(cluster.start, "node-2")
     assert repaired(node)
     assert await payload_on(node, offsets[RECORDS - 1]) == needle(RECORDS - 1)
+
+
+async def test_a_post_again_of_what_is_damaged_and_not_repaired_ends_as_unknown(cluster: DevCluster) -> None:
+    offsets = await fill(cluster)
+    for name in ("node-2", "node-3"):
+        await asyncio.to_thread(cluster.stop, name)
+    await flip(cluster, cluster.master, 42, wait=False)
+    await asyncio.to_thread(cluster.start, "node-2")  # so that there is a master; then it is alone again
+    async with client_of(cluster, "node-1") as client:
+        await client.post(b"open", write_concern="majority")
+        await asyncio.to_thread(cluster.kill, "node-2")
+        with pytest.raises(OutcomeUnknown, match="ask for the outcome of the id, at another node"):
+            await client.post(needle(42), id="needle-42", write_concern=1)
+        new = await client.post(b"others go on", write_concern=1)
+        assert new.offset > offsets[RECORDS - 1]
+    await asyncio.to_thread(cluster.start, "node-2", "node-3")
+    eventually_true(lambda: repaired(cluster.master), within_s=REPAIRED_S, what="it is repaired")

@@ -34,11 +34,11 @@ def opened(data_dir: Path) -> SqliteStore:
     return SqliteStore(data_dir, cluster=CLUSTER, node=NODE, decode_records=decode_records)
 
 
-def filled(data_dir: Path) -> LogMaker:
+def filled(data_dir: Path, *, commit_size: int = BATCHES * RECORDS) -> LogMaker:
     log = LogMaker()
     with closing(opened(data_dir)) as store:
         store.set_promise(1, NODE)
-        store.append([log.append(RECORDS) for _ in range(BATCHES)], commit_size=BATCHES * RECORDS)
+        store.append([log.append(RECORDS) for _ in range(BATCHES)], commit_size=commit_size)
     return log
 
 
@@ -275,10 +275,32 @@ def test_tiles_that_are_damaged_give_no_tree(data_dir: Path) -> None:
         store.tree_at(BAD)
 
 
-def test_nothing_but_what_is_committed_and_fits_is_put_in_its_place(data_dir: Path) -> None:
+def test_only_what_fits_is_put_in_its_place(data_dir: Path) -> None:
     filled(data_dir)
     with closing(opened(data_dir)) as store:
-        gap = Gap(BAD, BAD + RECORDS, 1, None)
-        appends = proven(LogMaker(), store, gap)
+        appends = proven(LogMaker(), store, Gap(BAD, BAD + RECORDS, 1, None))
         with pytest.raises(InvariantError, match="do not fill"):
             store.replace(Gap(BAD, BAD + 2 * RECORDS, 1, None), appends)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE batches SET time_ms = 1, root = zeroblob(32) WHERE first_offset = ?",
+        "UPDATE batches SET time_ms = 1, signature = zeroblob(64) WHERE first_offset = ?",
+    ],
+    ids=["root", "signature"],
+)
+def test_what_is_not_known_to_be_committed_is_replaced_by_itself_alone(data_dir: Path, statement: str) -> None:
+    """Another node may rightly have other records there."""
+    filled(data_dir, commit_size=BAD)
+    damage(data_dir, statement, BAD)
+    with closing(opened(data_dir)) as store:
+        gap = store.gap_at(BAD)
+        store.replace(gap, proven(LogMaker(), store, gap))
+        assert look_over(store).fault is None
+    damage(data_dir, "UPDATE batches SET root = zeroblob(32), signature = zeroblob(64) WHERE first_offset = ?", BAD)
+    with closing(opened(data_dir)) as store:
+        gap = store.gap_at(BAD)
+        with pytest.raises(DamagedError, match="never known to be committed here"):
+            store.replace(gap, proven(LogMaker(), store, gap))
