@@ -316,7 +316,8 @@ class Master:
         """The disk is full: keep what is sealed (workers may have it), give back what is not, and try again."""
         invariant(event.reason == "full", f"this master's own batch was not stored: {event.text}")
         if self._opening is not None and self._epoch_start < 0:
-            # Only a tail that was fetched; it can be again.
+            # Only a tail that was fetched; it can be again. Nor is it the one to keep others from becoming the master.
+            self._insistence = 0
             self.log.reset(event.tree, event.last_epoch, event.epoch_record)
             return self._opening.interrupted("full") or self._opening.resume(self.log) + self._maybe_begin()
         self._retry_store_at = self._now + self.settings.retry_store_s

@@ -33,6 +33,9 @@ class Store(Protocol):
         when the first batch does not begin at ``size``.
         """
 
+    def check_room(self) -> None:
+        """Raises DiskFullError where no records would be taken now."""
+
     def set_promise(self, epoch: int, master: str) -> None:
         """Raise the promised epoch and say to whom. InvariantError when it would fall, or the same go to another."""
 

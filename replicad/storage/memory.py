@@ -85,6 +85,9 @@ class MemoryStore:
             self._tiles |= {(tile.level, tile.index): tile.hashes for tile in append.tiles}
         self._commit_size = max(self._commit_size, commit_size)
 
+    def check_room(self) -> None:
+        pass
+
     def set_promise(self, epoch: int, master: str) -> None:
         self._check_open()
         check_promise(epoch, master, promised_epoch=self._promised_epoch, promised_to=self._promised_to)

@@ -176,6 +176,9 @@ class SqliteStore:
             shared = (None, None, None, None)
         self._writer.execute(_APPEND[len(appends)], values)
 
+    def check_room(self) -> None:
+        self._reserve.check()
+
     def set_promise(self, epoch: int, master: str) -> None:
         check_promise(epoch, master, promised_epoch=self._promised_epoch, promised_to=self._promised_to)
         if epoch == self._promised_epoch:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from replicad.config import Config
 from replicad.core.effects import State
 from replicad.core.worker import Worker
-from replicad.errors import BadRequest, NotMaster, Unavailable
+from replicad.errors import BadRequest, DiskFullError, NotMaster, Unavailable
 from replicad.logs import Logger
 from replicad.runtime import Runtime
 from replicad.transport.addresses import address_of
@@ -36,6 +36,11 @@ class Control:
             raise BadRequest(f"{config.node} has no vote, and a master has one: see nodes in its config")
         if runtime.unfit and not forced and isinstance(runtime.machine, Worker):
             raise Unavailable(f"{config.node} is not to be the master: {runtime.unfit}; promote another node")
+        if isinstance(runtime.machine, Worker):
+            try:
+                runtime.store.check_room()
+            except DiskFullError as exc:
+                raise Unavailable(f"{config.node} is not to be the master: {exc}; promote another node") from exc
         if runtime.machine.state is not State.OPEN:
             how = ", and accepts that data is lost" if forced else ""
             self._log.warning("promote", f"{author} wants {config.node} to be the master{how}", principal=author)

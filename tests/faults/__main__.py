@@ -45,7 +45,12 @@ def main() -> int:
     try:
         result = campaign.run()
     except Violation as exc:
-        print("\n".join(lines(campaign.result)), f"\nBROKEN: {exc}\nlogs: {folder}/node-*/log", sep="\n", flush=True)
+        print(
+            "\n".join(lines(campaign.result, broken=True)),
+            f"\nBROKEN: {exc}\nlogs: {folder}/node-*/log",
+            sep="\n",
+            flush=True,
+        )
         return 1
     print("\n".join(["", *lines(result)]), flush=True)
     shutil.rmtree(folder)

@@ -49,6 +49,7 @@ class Disk:
         self.unmount()
         survivor.replace(self._image)
         self.mount()
+        self.make_room()  # that it was made may not have been on the device
 
     @property
     def free_bytes(self) -> int:

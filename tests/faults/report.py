@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.faults.campaign import Result, Window
+from tests.faults.campaign import Result
 
 
-def lines(result: Result) -> Iterator[str]:
+def lines(result: Result, *, broken: bool = False) -> Iterator[str]:
+    """``broken``: it came to no judgement."""
     history = result.history
     yield f"seed {result.seed}, {result.nodes} nodes, {result.seconds:g} s: {len(result.windows)} faults"
     yield ""
@@ -19,13 +20,12 @@ def lines(result: Result) -> Iterator[str]:
     yield ""
     for outcome, count in history.outcomes.most_common():
         yield f"{count:>8} posts {outcome}"
-    yield f"{len(history.seen):>8} offsets read as committed, {result.records} records in each log"
+    yield f"{len(history.seen):>8} offsets read as committed"
     yield f"{result.operators:>8} times no master came by itself, and one was promoted"
+    if broken:
+        return
+    yield f"{result.records:>8} records in each log"
     yield (
         f"every one of {len(history.safe)} messages that a majority acknowledged stands once, at its offset, in all "
         f"{result.nodes} logs; none of {len(history.refused)} refused ones is there"
     )
-
-
-def worst(result: Result) -> Window | None:
-    return max(result.windows, key=lambda window: window.gap_s, default=None)

@@ -224,6 +224,8 @@ async def test_records_leave_room_for_what_a_node_promises(cluster: DevCluster, 
     await asyncio.to_thread(cluster.kill, "node-1")
 
     async with AsyncClient(cluster.node("node-3").address, token=TOKEN) as client:
+        with pytest.raises(Unavailable, match=r"node-2 is not to be the master: .* limits.disk_reserve keeps 4 MiB"):
+            await client.promote(node.address, timeout_s=3)
         with pytest.raises(Unavailable, match="waits for its first record to be on 2 nodes"):
             await client.promote(cluster.node("node-3").address, timeout_s=3)
         status = await logs["node-2"].status()

@@ -468,6 +468,17 @@ def test_a_disk_that_fills_up_during_the_fetch_ends_the_stream_and_the_fetch_beg
     assert script.acks("n2", 6) == ["state open"]
 
 
+def test_who_has_no_room_for_the_tail_gives_way_to_another_however_much_it_was_wanted() -> None:
+    script, ahead = fetching()
+    script.full = True
+    script.says("n2", supply(ahead, 2))
+    script.disk()
+    epoch = script.machine.epoch
+    script.up("n3")
+    lines = script.says("n3", Refused("epoch", "promised", epoch + 1, "n2"))
+    assert lines[-1] == f"turn: worker, {epoch + 1} to n2"
+
+
 def test_a_disk_that_is_full_when_the_epoch_begins_is_tried_again() -> None:
     script = MasterScript()
     script.start()
