@@ -214,6 +214,7 @@ class Node:
             state_changed=self._state_changed,
             fatal=self._fatal,
         )
+        self._runtime.set_catch_up_rate(config.limits.catch_up_rate)
         self._tls = tls.NodeTls(config, identity, log=_log) if identity else None
         self._scrubbing = Scrubbing(
             config,
@@ -308,6 +309,7 @@ class Node:
             self._warn_of_openness()
         self._dialing.configure(config)
         self._scrubbing.configure(config)
+        self._runtime.set_catch_up_rate(config.limits.catch_up_rate)
         sealer, keyring = _make_sealer(config, signer), nodekeys.keyring_of(config)
         self._runtime.feed(Reconfigured(machine_settings(config), keyring, sealer))
         if self._tls is not None:

@@ -164,6 +164,17 @@ class Limits:
             at_most=1024 * 1024 * MIB,
         ),
     ] = 64 * MIB  # promises, commit sizes, a WAL that grows while a reader holds it, a tail that goes to quarantine
+    catch_up_rate: Annotated[
+        int,
+        Size(
+            "Bytes of records a second that the master reads from its disk for workers that lag, all together;"
+            " 0: no limit.",
+            name="catch_up_rate",
+            at_least=0,
+            at_most=MAX_RATE,
+            live=True,
+        ),
+    ] = 0  # while a worker lags, one more disk may not fail; and posts hardly notice
     scrub_rate: Annotated[
         int,
         Size(

@@ -66,10 +66,12 @@ from replicad.core.worker import Worker
 from replicad.disk import AppendFailed, Disk, truncate_call
 from replicad.errors import DamagedError, DiskFullError, OutcomeUnknown, Unavailable
 from replicad.logs import Logger
+from replicad.rates import Bucket
 from replicad.storage.interface import Store, StoreState
 
 LEVELS = ("committed", "local", "linearizable")
 COMMIT_WAIT_S = 1.0  # of a reader for the newest commit size: a disk that hangs must not hold up reads
+CATCH_UP_BURST_S = 0.25  # a read of 1 MiB is more than this of a slow rate, and waited for afterwards
 DAMAGE_WAIT_S = 5.0  # of a post that is compared with what is damaged: a repair takes less, where a node can help
 RETRY_S = 1.0  # of a promise or a truncation, on a full disk
 CONTENT_READ_BYTES = 1  # one batch at a time: duplicates are rare
@@ -124,6 +126,7 @@ class Runtime:
         self._next_machine, self._turned = next_machine, turned
         self._held: list[Event] | None = None  # what came from outside while no machine is there
         self._decode, self._put_aside, self._damaged, self._log = decode, put_aside, damaged, log
+        self._catch_up: Bucket | None = None
         self._unread_since: dict[int, float] = {}  # by ticket: since when what it asks for is found damaged
         self.unfit = ""  # why this node is not to become the master; "" for no reason
         self._state_changed, self._fatal = state_changed, fatal
@@ -510,6 +513,8 @@ class Runtime:
                 event = cast(Event, await reading)
                 if isinstance(effect, FindIds | ReadContent):
                     self._unread_since.pop(effect.ticket, None)
+                if self._catch_up is not None and isinstance(event, BatchesRead):
+                    self._catch_up.take(sum(len(batch.body) for batch in event.batches))
                 if self._is_at_work(machine):
                     self.feed(event)
             except asyncio.CancelledError:
@@ -531,13 +536,7 @@ class Runtime:
         """Read again what is damaged, until it is repaired: while a stream's peer is there, for a post not long."""
         now = self._loop.time()
         if isinstance(effect, ReadBatches | ReadRoot):
-            link = self.links.get(effect.peer)
-
-            def again() -> None:
-                if link is not None and self.links.get(effect.peer) is link:
-                    self._again(machine, self._perform_by_type[type(effect)], effect)
-
-            self._loop.call_later(RETRY_S, again)
+            self._later(RETRY_S, effect)
             return
         since = self._unread_since.setdefault(effect.ticket, now)
         if now < since + DAMAGE_WAIT_S:
@@ -547,12 +546,31 @@ class Runtime:
         if self._is_at_work(machine):
             self.feed(ReadFailed(effect.ticket, f"{fault}; ask for the outcome of the id, at another node"))
 
+    def set_catch_up_rate(self, rate: int) -> None:
+        """Bytes a second that are read for workers that lag; 0: no limit."""
+        self._catch_up = Bucket(rate, CATCH_UP_BURST_S, self._loop.time()) if rate else None
+
     def _read_batches(self, effect: ReadBatches) -> None:
+        bucket = self._catch_up if isinstance(self.machine, Master) else None
+        if bucket is not None and (wait_s := bucket.wait_s(1, self._loop.time())):
+            self._later(wait_s, effect)
+            return
+
         def call() -> Event:
             batches = self.store.read(effect.from_offset, max_bytes=effect.max_bytes, until_offset=effect.until_offset)
             return BatchesRead(effect.peer, effect.session, batches)
 
         self._read(effect, call)
+
+    def _later(self, wait_s: float, effect: ReadBatches | ReadRoot) -> None:
+        """Read for a stream in a while, if it is there still."""
+        machine, link = self.machine, self.links.get(effect.peer)
+
+        def again() -> None:
+            if link is not None and self.links.get(effect.peer) is link:
+                self._again(machine, self._perform_by_type[type(effect)], effect)
+
+        self._loop.call_later(wait_s, again)
 
     def _read_root(self, effect: ReadRoot) -> None:
         self._read(effect, lambda: RootRead(effect.peer, effect.session, effect.size, self.store.root_at(effect.size)))

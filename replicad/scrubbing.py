@@ -62,11 +62,15 @@ class Scrubbing:
         due = loop.time() + min(FIRST_S, self._config.timeouts.scrub_interval_s)
         while True:
             await self._sleep_until(due)
-            for offset in self._damage.offsets:
-                await self._repair(offset)
-            if self._config.limits.scrub_rate and loop.time() >= due:
-                await self._scrub()
-                due = loop.time() + self._config.timeouts.scrub_interval_s
+            try:
+                for offset in self._damage.offsets:
+                    await self._repair(offset)
+                if self._config.limits.scrub_rate and loop.time() >= due:
+                    due = loop.time() + self._config.timeouts.scrub_interval_s
+                    await self._scrub()
+                    due = loop.time() + self._config.timeouts.scrub_interval_s
+            except DamagedError as exc:  # of the file's structure: it can't even be looked where the damage ends
+                self._damage.found(exc)
 
     async def _sleep_until(self, due: float) -> None:
         """Or until something is damaged; what was so before is tried again in a while."""

@@ -12,6 +12,7 @@ from itertools import pairwise
 
 from replicad.errors import Applied, ServiceError
 
+RSS_MIB = 400  # what a node may take, whoever is slow, away or behind: several times what it needs
 Logs = Mapping[str, Sequence[str]]  # each node's ids, in the order of their offsets
 
 
@@ -29,6 +30,7 @@ class History:
     refused: set[str] = field(default_factory=set)  # said not to be applied, now and for ever
     seen: dict[int, str] = field(default_factory=dict)  # read as committed: offset and id
     commit_sizes: dict[str, int] = field(default_factory=dict)  # the greatest that each node has told
+    rss_mib: dict[str, int] = field(default_factory=dict)  # the most that each node's process has had
     masters: dict[int, str] = field(default_factory=dict)  # who was open in each epoch
     outcomes: Counter[str] = field(default_factory=Counter)
     acknowledged_at: list[float] = field(default_factory=list)  # of those that are safe, by the loop's clock
@@ -51,8 +53,11 @@ class History:
         if self.seen.setdefault(offset, message_id) != message_id:
             raise Violation(f"offset {offset} was read as {self.seen[offset]}, and then as {message_id}")
 
-    def status(self, node: str, *, epoch: int, commit_size: int, is_open: bool) -> None:
+    def status(self, node: str, *, epoch: int, commit_size: int, is_open: bool, rss_mib: int = 0) -> None:
         """What a node said of itself."""
+        self.rss_mib[node] = max(rss_mib, self.rss_mib.get(node, 0))
+        if rss_mib > RSS_MIB:
+            raise Violation(f"{node} has {rss_mib} MiB of memory")
         if commit_size < self.commit_sizes.get(node, 0):
             raise Violation(f"the commit size of {node} fell from {self.commit_sizes[node]} to {commit_size}")
         self.commit_sizes[node] = commit_size

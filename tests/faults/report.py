@@ -22,6 +22,7 @@ def lines(result: Result, *, broken: bool = False) -> Iterator[str]:
         yield f"{count:>8} posts {outcome}"
     yield f"{len(history.seen):>8} offsets read as committed"
     yield f"{result.operators:>8} times no master came by itself, and one was promoted"
+    yield f"{max(history.rss_mib.values(), default=0):>8} MiB of memory at the most, of any node"
     if broken:
         return
     yield f"{result.records:>8} records in each log"

@@ -96,4 +96,5 @@ class Workload:
         except ServiceError:
             return
         is_open = (status.role, status.state) == ("master", "open")
-        self._history.status(name, epoch=status.epoch, commit_size=status.commit_size, is_open=is_open)
+        rss_mib = status.rss_bytes >> 20
+        self._history.status(name, epoch=status.epoch, commit_size=status.commit_size, is_open=is_open, rss_mib=rss_mib)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from replicad.client import AsyncClient
 from replicad.dev import DevCluster
-from tests.support.nodes import all_level, verified
+from tests.support.nodes import TOKEN, all_level, edit, raw_logs, reload, running_cluster, verified
 from tests.support.rawlog import RawLog
 from tests.support.waiting import eventually
 
 Logs = dict[str, RawLog]
 
 AWAY = 200_000
+STORED_BYTES = 250  # of a record with 100 bytes of payload: leaf, salt, payload
 PAYLOAD = b"x" * 100
 RESIDENT_MIB = 150  # what a node may take, whatever the log's length
 DIALLED_AND_LEVEL_S = 30.0  # 5 s until it is dialled, at the longest, and several times what the rest takes
@@ -76,3 +78,38 @@ async def test_a_worker_with_an_empty_folder_gets_the_whole_log_and_it_proves(cl
     for each in cluster.nodes:
         report = await asyncio.to_thread(verified, cluster, each)
         assert (report.records, report.root) == (level.size, level.root)
+
+
+RATE_BYTES = 2 << 20
+
+
+async def test_a_worker_that_lags_is_fed_at_the_rate_that_the_config_says(tmp_path: Path) -> None:
+    """And posts go on as if it were not there; by a reload the rest comes as fast as it can."""
+    settings = {"limits": {"catch_up_rate": RATE_BYTES}, "timeouts": {"reconnect_max": "300ms"}}
+    with running_cluster(tmp_path / "cluster", settings=settings) as cluster:
+        async with (
+            raw_logs(cluster) as logs,
+            AsyncClient(cluster.client_env()["REPLICAD_ADDRESS"], token=TOKEN) as client,
+        ):
+            await asyncio.to_thread(cluster.kill, "node-3")
+            async for _ in client.post_many(_many(60_000)):
+                pass
+            size = (await logs["node-1"].status()).size
+            await asyncio.to_thread(cluster.start, "node-3")
+
+            async def has(records: int) -> bool:
+                await client.post(b"meanwhile", write_concern="majority")
+                return (await logs["node-3"].status()).size >= records
+
+            await eventually(lambda: has(1000), within_s=DIALLED_AND_LEVEL_S, what="the worker is being fed")
+            began, first = time.monotonic(), (await logs["node-3"].status()).size
+            await eventually(lambda: has(size // 2), within_s=60, what="the worker has half of it")
+            took_s = time.monotonic() - began
+            some = (await logs["node-3"].status()).size - first
+            stored_bytes = some * STORED_BYTES
+            print(f"{some} records in {took_s:.1f} s: {stored_bytes / took_s / (1 << 20):.2f} MiB/s")
+            assert stored_bytes / took_s < 2 * RATE_BYTES
+
+            edit(cluster.master, limits={"catch_up_rate": 0})
+            await reload(cluster, "node-1")
+            await all_level(logs, size=size, within_s=DIALLED_AND_LEVEL_S)

@@ -10,12 +10,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
-import yaml
 
-from replicad.dev import DevCluster, DevNode
+from replicad.dev import DevCluster
 from replicad.errors import RateLimited, Unavailable, WriteConcernTimeout
 from tests.support.daemon import Daemon
-from tests.support.nodes import TOKEN, running_cluster
+from tests.support.nodes import TOKEN, edit, running_cluster
 from tests.support.rawlog import RawLog
 from tests.support.waiting import eventually
 
@@ -25,14 +24,6 @@ def idle(tmp_path: Path) -> Iterator[DevCluster]:
     """A cluster's folders, of which nothing runs at first."""
     with running_cluster(tmp_path / "cluster", start=()) as made:
         yield made
-
-
-def edit(node: DevNode, **changes: object) -> None:
-    """Change keys of the node's config file; a mapping changes keys of that section."""
-    config = yaml.safe_load(node.config_file.read_text())
-    for key, value in changes.items():
-        config[key] = {**config.get(key, {}), **value} if isinstance(value, dict) else value
-    node.config_file.write_text(yaml.safe_dump(config, sort_keys=False))
 
 
 @asynccontextmanager

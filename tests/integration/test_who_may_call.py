@@ -25,7 +25,7 @@ from replicad.wire import v1
 from replicad.wire.v1 import log_pb2
 from tests.support.commandline import CommandLine
 from tests.support.daemon import Daemon, run
-from tests.support.nodes import running_cluster
+from tests.support.nodes import edit, running_cluster
 from tests.support.rawlog import CALL_S, OPTIONS, RawLog, RawPostStream, fault_of, new_id
 from tests.support.waiting import eventually
 
@@ -50,11 +50,6 @@ def entries() -> list[Principal]:
     return [*made, principal("expired", *Role, expires_at=float(int(time.time()) - 60))]
 
 
-def edit(config_file: Path, **changes: object) -> None:
-    config = yaml.safe_load(config_file.read_text())
-    config_file.write_text(yaml.safe_dump(config | changes, sort_keys=False))
-
-
 @asynccontextmanager
 async def one_node(folder: Path, *more: Principal, **settings: Any) -> AsyncIterator[tuple[Daemon, str, Path]]:
     """A master alone with a tokens file: the daemon, its address, the file."""
@@ -62,7 +57,7 @@ async def one_node(folder: Path, *more: Principal, **settings: Any) -> AsyncIter
         tokens = folder / "tokens.yaml"
         for entry in [*entries(), *more]:
             tokensfile.add(tokens, entry)
-        edit(cluster.master.config_file, tokens_file=str(tokens), **settings)
+        edit(cluster.master, tokens_file=str(tokens), **settings)
         with Daemon(cluster.master.config_file) as daemon:
             await asyncio.to_thread(daemon.wait_ready)
             yield daemon, cluster.master.address, tokens
@@ -262,7 +257,7 @@ async def test_a_faulty_tokens_file_is_told_whole_and_the_old_one_goes_on(tmp_pa
 async def test_a_config_is_checked_with_its_tokens_file_and_does_not_start_with_a_faulty_one(tmp_path: Path) -> None:
     with running_cluster(tmp_path / "cluster", nodes=1, start=()) as cluster:
         config = cluster.master.config_file
-        edit(config, tokens_file="tokens.yaml")
+        edit(cluster.master, tokens_file="tokens.yaml")
         for arguments in (["--check-config"], []):
             code, _, told = await asyncio.to_thread(run, "--config", str(config), *arguments)
             assert code == ExitCode.CONFIG

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
+import yaml
+
 from replicad.configfile import load as load_config
 from replicad.dev import DevCluster, DevNode, free_ports
 from replicad.nodekeys import keyring_of
@@ -61,6 +63,14 @@ def running_cluster(
     finally:
         cluster.kill()
     check_logs(cluster)
+
+
+def edit(node: DevNode, **changes: object) -> None:
+    """Change keys of the node's config file; a mapping changes keys of that section."""
+    config = yaml.safe_load(node.config_file.read_text())
+    for key, value in changes.items():
+        config[key] = {**config.get(key, {}), **value} if isinstance(value, dict) else value
+    node.config_file.write_text(yaml.safe_dump(config, sort_keys=False))
 
 
 def log_lines(node: DevNode) -> list[str]:

@@ -43,6 +43,7 @@ OTHER_VALUES: dict[str, Any] = {
     "limits.read": "2MiB",
     "limits.disk_reserve": "65MiB",
     "limits.scrub_rate": "2MiB",
+    "limits.catch_up_rate": "2MiB",
     "limits.sockets": 5,
     "limits.principal_calls": 5,
     "limits.open_calls": 5,
