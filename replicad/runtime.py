@@ -221,6 +221,7 @@ class Runtime:
         try:
             self.machine = self._next_machine(effect, state)
             held, self._held = self._held or [], None
+            self._unread_since.clear()
             self._room.set()
             self._turned()
             self.start()
@@ -339,7 +340,7 @@ class Runtime:
         else:
             future.set_exception(effect.error)
 
-    # --- readers -------------------------------------------------------------------------------------------------
+    # --- readers --------------------------------------------------------------------------------------------------
 
     async def read(self, call: Callable[[], T]) -> T:
         """Read from the store in a thread. Raises Unavailable where it is damaged: other nodes have it."""

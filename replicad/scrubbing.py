@@ -88,15 +88,16 @@ class Scrubbing:
     async def _scrub(self) -> None:
         """Look over all that is committed now."""
         until, tree, began = await self._runtime.visible_size("committed"), Tree(), time.monotonic()
-        faults, met = 0, ""
+        faults, met = 0, (-1, "")
         while tree.size < until:
             look = await self._look(tree, until)
             tree = look.tree
             if look.fault is not None:
-                again, met = met == look.fault.reason, look.fault.reason
+                fault = (look.fault.offset, look.fault.reason)
+                again, met = met == fault, fault
                 passed = None if again else await self._mend(tree, look.fault)
                 if passed is None:
-                    self._log.warning("scrub_ended", f"not looked over from offset {tree.size} on: {met}")
+                    self._log.warning("scrub_ended", f"not looked over from offset {tree.size} on: {met[1]}")
                     return
                 faults, tree = faults + 1, passed
             rate = self._config.limits.scrub_rate
@@ -182,7 +183,11 @@ class Scrubbing:
                 return exc
             return None
 
-        self._runtime.disk.write(call, done.set_result)
+        def tell(result: object) -> None:
+            if not done.cancelled():  # the node stops
+                done.set_result(result)
+
+        self._runtime.disk.write(call, tell)
         result = await done
         if isinstance(result, DamagedError | DiskFullError):
             return self._not_repaired(gap, str(result))

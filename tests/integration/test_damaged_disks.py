@@ -66,13 +66,14 @@ def client_of(cluster: DevCluster, *names: str) -> AsyncClient:
     return AsyncClient([node.address for node in nodes], token=TOKEN, timeout_s=30)
 
 
-async def flip(cluster: DevCluster, node: DevNode, number: int, *, wait: bool = True) -> None:
-    """Stop the node, flip one bit of a payload in its file, start it again."""
+async def flip(cluster: DevCluster, node: DevNode, *numbers: int, wait: bool = True) -> None:
+    """Stop the node, flip one bit of each of these payloads in its file, start it again."""
     await asyncio.to_thread(cluster.stop, node.name)
     path = node.data_dir / "log.db"
     content = bytearray(path.read_bytes())
-    assert content.count(needle(number)) == 1
-    content[content.index(needle(number)) + 3] ^= 0x10
+    for number in numbers:
+        assert content.count(needle(number)) == 1
+        content[content.index(needle(number)) + 3] ^= 0x10
     path.write_bytes(content)
     await asyncio.to_thread(lambda: cluster.start(node.name, wait=wait))
 
@@ -92,10 +93,14 @@ def repaired(node: DevNode) -> bool:
 @pytest.mark.parametrize("name", ["node-2", "node-1"])
 async def test_a_scrub_finds_a_flipped_bit_and_another_nodes_copy_repairs_it(cluster: DevCluster, name: str) -> None:
     offsets, node = await fill(cluster), cluster.node(name)
-    await flip(cluster, node, 1234)
-    eventually_true(lambda: repaired(node), within_s=REPAIRED_S, what=f"{name} has repaired itself")
-    assert await payload_on(node, offsets[1234]) == needle(1234)
-    assert events(node).count("damaged") == 1
+    numbers = (3, 1234, 1235, 2345)
+    await flip(cluster, node, *numbers)
+    eventually_true(
+        lambda: events(node).count("repaired") == 3, within_s=REPAIRED_S, what=f"{name} has repaired itself"
+    )
+    for number in numbers:
+        assert await payload_on(node, offsets[number]) == needle(number)
+    assert events(node).count("damaged") == 3, "two of them are in one batch"
 
     async def looked_over() -> bool:
         async with client_of(cluster, name) as client:
