@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 Logs = dict[str, RawLog]
 
 AWAY = 200_000
-STORED_BYTES = 250  # of a record with 100 bytes of payload: leaf, salt, payload
+STORED_BYTES = 280  # of a record with 100 bytes of payload, with its leaf and salt
 PAYLOAD = b"x" * 100
 RESIDENT_MIB = 150  # what a node may take, whatever the log's length
 DIALLED_AND_LEVEL_S = 30.0  # 5 s until it is dialled, at the longest, and several times what the rest takes
@@ -80,7 +80,7 @@ async def test_a_worker_with_an_empty_folder_gets_the_whole_log_and_it_proves(cl
         assert (report.records, report.root) == (level.size, level.root)
 
 
-RATE_BYTES = 2 << 20
+RATE_BYTES = 4 << 20
 
 
 async def test_a_worker_that_lags_is_fed_at_the_rate_that_the_config_says(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ async def test_a_worker_that_lags_is_fed_at_the_rate_that_the_config_says(tmp_pa
             AsyncClient(cluster.client_env()["REPLICAD_ADDRESS"], token=TOKEN) as client,
         ):
             await asyncio.to_thread(cluster.kill, "node-3")
-            async for _ in client.post_many(_many(60_000)):
+            async for _ in client.post_many(_many(120_000)):
                 pass
             size = (await logs["node-1"].status()).size
             await asyncio.to_thread(cluster.start, "node-3")
@@ -108,7 +108,7 @@ async def test_a_worker_that_lags_is_fed_at_the_rate_that_the_config_says(tmp_pa
             some = (await logs["node-3"].status()).size - first
             stored_bytes = some * STORED_BYTES
             print(f"{some} records in {took_s:.1f} s: {stored_bytes / took_s / (1 << 20):.2f} MiB/s")
-            assert stored_bytes / took_s < 2 * RATE_BYTES
+            assert stored_bytes / took_s < 1.5 * RATE_BYTES  # a batch at the beginning comes at once
 
             edit(cluster.master, limits={"catch_up_rate": 0})
             await reload(cluster, "node-1")
