@@ -88,6 +88,12 @@ def test_a_promotion_says_who_is_there_and_what_the_node_lacks() -> None:
     assert "nobody that is reached has more" in plan_promotion(headless(), "n3").text
 
 
+def test_a_voter_without_any_records_is_named_for_its_disk_may_have_been_lost() -> None:
+    plan = plan_promotion(headless(n3=row("n3", state="waiting", size=0, seen_by_master=False)), "n2")
+    assert "n3: no records there. If a disk was lost, it does not count as a copy any more" in plan.text
+    assert "no records there" not in plan_promotion(headless(), "n2").text
+
+
 def test_the_master_needs_no_promotion() -> None:
     plan = plan_promotion(fleet(), "n1")
     assert plan.address is None
