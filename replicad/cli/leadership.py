@@ -64,8 +64,8 @@ def plan_promotion(rows: Sequence[Row], name: str, *, accept_data_loss: bool = F
     empty = [each.name for each in reached if most and each.own and not each.own.size]
     if empty:
         text += (
-            f"{_names(empty)}: no records there. If a disk was lost, it does not count as a copy any more, and what it had "
-            "acknowledged may be lost: then bring it back without a vote before anybody is promoted. "
+            f"{_names(empty)}: no records there. If a disk was lost, it does not count as a copy any more, and what it "
+            "had acknowledged may be lost: then bring it back without a vote before anybody is promoted. "
         )
     if missing:
         text += (
