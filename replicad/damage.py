@@ -44,7 +44,10 @@ class Damage:
         if offset in self._found:
             return
         self._found[offset] = str(fault)
-        text = f"{fault}; it is not given out, and a copy of another node is to replace it"
+        remedy = "a copy of another node is to replace it"
+        if fault.offset is None:
+            remedy = "where a scrub can't repair it, stop the node and run `replicad-cli rebuild`"
+        text = f"{fault}; it is not given out, and {remedy}"
         self._log.error("damaged", text, offset=fault.offset)
         self.noticed.set()
         self._changed()

@@ -63,7 +63,7 @@ def _proven(
         last_epoch = batch.epoch
         appends.append(append)
     if tree.size != gap.end:
-        raise PeerError("gap", f"it has no committed batches that end at offset {gap.end}")
+        raise PeerError("gap", f"its committed batches end at offset {tree.size}, not at {gap.end}")
     return appends, tree
 
 
@@ -77,7 +77,7 @@ async def mend_end(
             return await asyncio.to_thread(store.load)
         except DamagedError as exc:
             if exc.offset is None:
-                raise
+                raise DamagedError(f"{exc}; `replicad-cli rebuild` makes the log anew, where others have it") from exc
             fault, offset = exc, exc.offset
         journal.error("damaged", f"{fault}; the start needs it, so other nodes are asked", offset=offset)
         gap = await asyncio.to_thread(store.gap_at, offset)

@@ -44,6 +44,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("verify", "Prove a data folder or a backup, offline, with public keys alone."),
     "backup": ("backup", "Copy a node's log into one file, while it runs."),
     "restore": ("restore", "Make a backup the log of a node that has none."),
+    "rebuild": ("rebuild", "Make a damaged log anew, of what is whole and of other nodes' copies."),
     "quarantine": ("quarantine", "Look after what a node took off the end of its log."),
     "keys": ("keys", "Make, show and replace keys, of nodes and for encryption."),
     "tokens": ("tokens", "Make, list and withdraw tokens."),

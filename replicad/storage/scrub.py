@@ -17,7 +17,7 @@ from replicad.core.tree import HASH_BYTES, TILE_WIDTH, Tree, edge_length, leaf_h
 from replicad.errors import DamagedError, PeerError
 from replicad.storage.derived import full_tiles, wrong_id, wrong_tile
 from replicad.storage.edge import restore_tree
-from replicad.storage.reader import DecodeRecords, stored_batches, stored_tile, tail_hashes
+from replicad.storage.reader import NO_END, DecodeRecords, stored_batches, stored_tile, tail_hashes
 
 _PLACE_BEFORE = "SELECT max(first_offset) FROM batches WHERE first_offset <= ?"
 _PLACE_AFTER = "SELECT min(first_offset) FROM batches WHERE first_offset > ?"
@@ -110,18 +110,24 @@ def gap_at(connection: sqlite3.Connection, offset: int, *, size: int) -> Gap:
 def _backwards(connection: sqlite3.Connection, offset: int) -> Iterator[Batch | None]:
     place = connection.execute(_PLACE_BEFORE, (offset,)).fetchone()[0]
     while place is not None:
-        yield _whole_batch(connection, place)
+        yield whole_batch(connection, place)
         place = connection.execute(_PLACE_BEFORE, (place - 1,)).fetchone()[0]
 
 
 def _forwards(connection: sqlite3.Connection, offset: int) -> Iterator[Batch | None]:
     place = connection.execute(_PLACE_AFTER, (offset,)).fetchone()[0]
     while place is not None:
-        yield _whole_batch(connection, place)
+        yield whole_batch(connection, place)
         place = connection.execute(_PLACE_AFTER, (place,)).fetchone()[0]
 
 
-def _whole_batch(connection: sqlite3.Connection, first_offset: int) -> Batch | None:
+def next_whole(connection: sqlite3.Connection, offset: int) -> int:
+    """Where the first whole batch behind ``offset`` begins; beyond any log where there is none."""
+    return next((batch.first_offset for batch in _forwards(connection, offset) if batch), NO_END)
+
+
+def whole_batch(connection: sqlite3.Connection, first_offset: int) -> Batch | None:
+    """The batch that begins there, if it is what was written."""
     try:
         with closing(stored_batches(connection, first_offset, until=first_offset + 1)) as found:
             batch, whole = next(found)

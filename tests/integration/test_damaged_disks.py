@@ -19,6 +19,7 @@ from tests.support.waiting import eventually, eventually_true
 
 RECORDS, BATCH = 3000, 100
 REPAIRED_S = 20.0
+PAGE = 4096
 
 
 @pytest.fixture
@@ -221,3 +222,57 @@ async def test_a_post_again_of_what_is_damaged_and_not_repaired_ends_as_unknown(
         assert new.offset > offsets[RECORDS - 1]
     await asyncio.to_thread(cluster.start, "node-2", "node-3")
     eventually_true(lambda: repaired(cluster.master), within_s=REPAIRED_S, what="it is repaired")
+
+
+def break_structure(node: DevNode) -> None:
+    """Make a page of the batches' own tree unreadable, in the midst of the log."""
+    path = node.data_dir / "log.db"
+    whole = path.read_bytes()
+    for page in range(len(whole) // PAGE // 2, len(whole) // PAGE):
+        content = bytearray(whole)
+        content[PAGE * page : PAGE * page + 8] = bytes(8)
+        path.write_bytes(content)
+        if is_broken(path):
+            return
+    raise AssertionError("no page is of that tree")
+
+
+def is_broken(path: Path) -> bool:
+    """Whether the rows of the batches can't be gone through, though the rest of the file can."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro&immutable=1", uri=True)) as database:
+        database.execute("SELECT count(*) FROM ids").fetchone()
+        database.execute("SELECT * FROM state").fetchone()
+        try:
+            database.execute("SELECT sum(count) FROM batches NOT INDEXED").fetchone()
+        except sqlite3.DatabaseError:
+            return True
+    return False
+
+
+async def test_a_file_whose_structure_is_damaged_is_rebuilt_while_the_node_is_stopped(cluster: DevCluster) -> None:
+    offsets, node = await fill(cluster), cluster.node("node-2")
+    await asyncio.to_thread(cluster.stop, "node-2")
+    break_structure(node)
+    cli = CommandLine.of(cluster)
+    rebuild = ("rebuild", "--config", str(node.config_file))
+    error = await asyncio.to_thread(cli.fails, 3, *rebuild[:2], str(cluster.master.config_file))
+    assert "is held by" in error["message"] or "in use" in error["message"]
+    before = (node.data_dir / "log.db").read_bytes()
+    for name in ("node-1", "node-3"):
+        await asyncio.to_thread(cluster.stop, name)
+    error = await asyncio.to_thread(cli.fails, 11, *rebuild)
+    assert "damaged here, and not to be had elsewhere now: node-1: " in error["message"]
+    assert (node.data_dir / "log.db").read_bytes() == before
+    assert not (node.data_dir / "rebuild.unfinished").exists()
+
+    await asyncio.to_thread(lambda: cluster.start("node-1", wait=False))
+    await asyncio.to_thread(cluster.start, "node-3")
+    (made,) = await asyncio.to_thread(cli.objects, *rebuild)
+    assert made["size"] == made["own"] + made["fetched"] == RECORDS + 1
+    assert made["own"] > 0 < made["fetched"]
+    (kept,) = node.data_dir.glob("log.db.damaged-*")
+    assert kept.read_bytes() == before
+    await asyncio.to_thread(cluster.start, "node-2")
+    assert await payload_on(node, offsets[RECORDS // 2]) == needle(RECORDS // 2)
+    async with raw_logs(cluster) as logs:
+        await all_level(logs)

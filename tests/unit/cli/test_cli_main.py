@@ -33,7 +33,7 @@ def commands_of(name: str, command: click.Command) -> Iterator[tuple[str, click.
 
 
 ALL = dict(commands())
-OFFLINE = ("verify", "backup", "restore", "quarantine", "keys", "tokens", "pki", "completion")
+OFFLINE = ("verify", "backup", "restore", "rebuild", "quarantine", "keys", "tokens", "pki", "completion")
 LEAVES = [name for name, command in ALL.items() if not isinstance(command, click.Group)]
 
 

@@ -1,0 +1,142 @@
+"""What can still be read of a database whose structure is damaged, and a whole one in its place.
+
+Owns what is taken from the old file and how the new one takes its name. Must not know where the rest comes from. The
+old file is kept beside.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from replicad.core.batch import Batch
+from replicad.errors import DamagedError, DataFolderError
+from replicad.files import sync_folder
+from replicad.storage import schema
+from replicad.storage.backup import empty, sync_closed
+from replicad.storage.faults import opening, translated
+from replicad.storage.lock import LOCK_NAME, FolderLock
+from replicad.storage.reader import DecodeRecords, typed
+from replicad.storage.scrub import next_whole, whole_batch
+from replicad.storage.sqlite import SqliteStore
+
+_DRAFT = "rebuild.unfinished"
+_KEPT = schema.DATABASE_NAME + ".damaged-"
+
+
+@dataclass(frozen=True, slots=True)
+class Salvaged:
+    """1. ``size`` is where the log ended: this node may have acknowledged all that was below."""
+
+    connection: sqlite3.Connection
+    node: str
+    promised_epoch: int
+    promised_to: str
+    commit_size: int
+    size: int
+
+    def batch_at(self, offset: int) -> Batch | None:
+        """The whole batch that begins there, as far as its checksum tells."""
+        return whole_batch(self.connection, offset)
+
+    def next_after(self, offset: int) -> int:
+        """Where the next whole batch begins, or the log ends."""
+        with suppress(sqlite3.DatabaseError):
+            return min(next_whole(self.connection, offset), self.size)
+        return self.size
+
+
+@contextmanager
+def rebuilding(
+    data_dir: Path, *, cluster: str, decode_records: DecodeRecords
+) -> Iterator[tuple[Salvaged, SqliteStore]]:
+    """The damaged log and a new, empty one. When the block ends well, the new one, which must be as long, has the old
+    one's promise and commit size and is the folder's log; else nothing has changed.
+
+    Raises DataFolderError: no log there, a daemon runs, or it is of another cluster; DamagedError: not even the node's
+    promise, or where its log ended, can be read; DiskFullError; DiskFailedError.
+    """
+    path = schema.database_path(data_dir)
+    if not path.is_file():
+        raise DataFolderError(f"{data_dir} holds no log ({schema.DATABASE_NAME}): correct data_dir")
+    lock = FolderLock(data_dir)
+    draft = data_dir / _DRAFT
+    try:
+        _take_in_wal(path)
+        draft.mkdir(mode=0o700, exist_ok=True)
+        empty(draft)  # of a run that was killed
+        with opening(path), closing(schema.connect(path, mode="ro&immutable=1")) as connection:
+            old = _salvage(connection, path, cluster)
+            with closing(SqliteStore(draft, cluster=cluster, node=old.node, decode_records=decode_records)) as store:
+                yield old, store
+                state = store.load()
+                if state.size != old.size:
+                    raise DamagedError(f"{state.size} of {old.size} records could be had")
+                store.set_promise(old.promised_epoch, old.promised_to)
+                store.set_commit_size(old.commit_size)
+        _swap(path, schema.database_path(draft))
+    finally:
+        if draft.exists():
+            with suppress(OSError):
+                empty(draft)
+                (draft / LOCK_NAME).unlink(missing_ok=True)
+                draft.rmdir()
+        lock.release()
+
+
+def _take_in_wal(path: Path) -> None:
+    """So that all there is lies in one file. A page is copied as it is: this works on a damaged file, too."""
+    wal = path.with_name(path.name + "-wal")
+    if not wal.exists() or not wal.stat().st_size:
+        return
+    with translated(f"take in {wal}"), closing(schema.connect(path, mode="rw")) as connection:
+        busy, frames, done = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    if busy or frames != done or (wal.exists() and wal.stat().st_size):
+        raise DamagedError(f"{wal} can't be taken into {path.name}, and holds its newest records")
+
+
+def _salvage(connection: sqlite3.Connection, path: Path, cluster: str) -> Salvaged:
+    try:
+        schema.set_up(connection, cache_kib=schema.READER_CACHE_KIB)
+        schema.show_as_newest(connection)
+        meta = schema.read_meta(connection, path)
+        row = connection.execute("SELECT promised_epoch, promised_to, commit_size FROM state").fetchone()
+        promised_epoch, promised_to, commit_size = typed(row or (), (int, str, int), "state")
+        size = _size(connection)
+    except (sqlite3.DatabaseError, DamagedError) as exc:
+        raise DamagedError(
+            f"what this node has promised, or where its log ended, can't be read ({exc}): make it anew, with an empty "
+            "data folder and without a vote until it is level"
+        ) from exc
+    if meta.get("cluster") != cluster:
+        raise DataFolderError(f"{path} is of cluster {meta.get('cluster')!r}, the config says {cluster!r}")
+    return Salvaged(connection, meta.get("node", ""), promised_epoch, promised_to, commit_size, size)
+
+
+def _size(connection: sqlite3.Connection) -> int:
+    """Where the log ended: by its last batch, where that is whole; else by the index of ids."""
+    (place,) = connection.execute("SELECT max(first_offset) FROM batches").fetchone()
+    last = None if place is None else whole_batch(connection, place)
+    if last is not None:
+        return last.end
+    (greatest,) = connection.execute('SELECT max("offset") FROM ids').fetchone()
+    return 0 if greatest is None else int(greatest) + 1
+
+
+def _swap(path: Path, rebuilt: Path) -> None:
+    """The new file takes the old one's name in one step; the old one is kept under another."""
+    sync_closed(rebuilt)
+    with translated(f"replace {path}"):
+        owner = path.stat()
+        if os.geteuid() == 0:
+            os.chown(rebuilt, owner.st_uid, owner.st_gid)
+        os.link(path, path.with_name(f"{_KEPT}{time.time_ns() // 1_000_000}"))
+        for name in (f"{path.name}-wal", f"{path.name}-shm"):
+            path.with_name(name).unlink(missing_ok=True)  # empty: all of it was taken in
+        rebuilt.replace(path)
+        sync_folder(path.parent)
