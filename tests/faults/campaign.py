@@ -128,7 +128,6 @@ class Campaign:
     async def _settled(self, cluster: FaultCluster) -> None:
         """All nodes have the same log, all of it committed, and have looked it over since now."""
         for name in cluster.names:
-            cluster.set_clock(name, 0)
             cluster.start(name)
         loop, now_ms = asyncio.get_running_loop(), time.time() * 1000
         deadline, why = loop.time() + SETTLED_S, ""

@@ -271,11 +271,19 @@ def _flip(cluster: FaultCluster, name: str, rng: random.Random) -> int | None:
 
 
 async def clock_jump(nemesis: Nemesis) -> str:
-    name = await nemesis.master_or_any()
-    ahead_s = nemesis.rng.choice((-86_400, -60, -1, 1, 60, 86_400))
-    nemesis.cluster.set_clock(name, ahead_s)
+    """While the node is at work. It gets a clock that can be set by a start, and the machine's again by another."""
+    cluster, name = nemesis.cluster, await nemesis.master_or_any()
+    cluster.set_clock(name, 0)
+    await nemesis.call(cluster.kill, name)
+    cluster.start(name, with_clock=True)
+    promoted = await nemesis.perhaps_promote(name)
     await nemesis.wait()
-    return f"{name} by {ahead_s} s"
+    ahead_s = nemesis.rng.choice((-86_400, -60, -1, 1, 60, 86_400))
+    cluster.set_clock(name, ahead_s)
+    await nemesis.wait()
+    await nemesis.call(cluster.kill, name)
+    cluster.start(name)
+    return f"{name} by {ahead_s} s{promoted}"
 
 
 async def switchover(nemesis: Nemesis) -> str:
