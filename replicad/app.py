@@ -123,7 +123,14 @@ async def _run(config: Config, config_file: str) -> int:
     store = await in_time(lambda: _open_store(config), notifier, status=f"opening {config.data_dir}")
     try:
         fetching = Fetching(config, tls=tls.NodeTls(config, identity, log=_log) if identity else None)
-        start = await mend_end(store, config=config, keyring=keyring, fetch=fetching.batches, journal=_log)
+        start = await mend_end(
+            store,
+            lambda: in_time(store.load, notifier, status=f"loading {config.data_dir}"),
+            config=config,
+            keyring=keyring,
+            fetch=fetching.batches,
+            journal=_log,
+        )
         settings = machine_settings(config)
         call = mandate.call_of(settings, start, configured_master=config.role == "master")
         machine: Machine

@@ -116,6 +116,11 @@ EVENTS: dict[str, Kind] = {
     ),
     "scrub_ended": Kind("7b54b7f442f843758c73a497703301bb", "A scrub could not go on beyond what is damaged."),
     "unfit": Kind("5639316dae594f8dbfb16ae5c72c46d3", "This node was to become the master, and has a damaged log."),
+    "no_room": Kind(
+        "56ac83eb2b0e452aa70d212dcb083abf",
+        "A master can't open: there is no room on its disk for the epoch's first record; it is tried again.",
+        repeats=True,
+    ),
     "reload_refused": Kind(
         "cf629b2b7ced444fa19bced7b05fc8cd", "A fault of the reloaded config, of which nothing was taken."
     ),

@@ -44,7 +44,7 @@ async def rebuild(config: Config, *, keyring: Keyring, fetch: Fetch) -> Rebuilt:
         while work.tree.size < old.size:
             await work.step()
         work.flush()
-        return Rebuilt(old.node, old.size, work.own, work.fetched, work.tree.root())
+        return Rebuilt(old.node, work.tree.size, work.own, work.fetched, work.tree.root())
 
 
 class _Rebuild:

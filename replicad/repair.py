@@ -68,17 +68,30 @@ def _proven(
 
 
 async def mend_end(
-    store: SqliteStore, *, config: Config, keyring: Keyring, fetch: Fetch, journal: Logger
+    store: SqliteStore,
+    load: Callable[[], Awaitable[StoreState]],
+    *,
+    config: Config,
+    keyring: Keyring,
+    fetch: Fetch,
+    journal: Logger,
 ) -> StoreState:
-    """The state to start from. Where the log's end is damaged, which is read for it, it is repaired first: a node that
-    does not know its own end can neither follow nor lead. Raises DamagedError when that can't be done now."""
+    """The state to start from, as ``load`` reads it from the store.
+
+    Where the log's end is damaged, which is read for it, it is repaired first: a node that does not know its own end
+    can neither follow nor lead. Raises DamagedError when that can't be done now.
+    """
+    mended: set[int] = set()
     while True:
         try:
-            return await asyncio.to_thread(store.load)
+            return await load()
         except DamagedError as exc:
             if exc.offset is None:
                 raise DamagedError(f"{exc}; `replicad-cli rebuild` makes the log anew, where others have it") from exc
+            if exc.offset in mended:  # what replaced it is no better
+                raise
             fault, offset = exc, exc.offset
+        mended.add(offset)
         journal.error("damaged", f"{fault}; the start needs it, so other nodes are asked", offset=offset)
         gap = await asyncio.to_thread(store.gap_at, offset)
         tree = await asyncio.to_thread(store.tree_at, gap.start)

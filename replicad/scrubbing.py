@@ -53,27 +53,29 @@ class Scrubbing:
         self.scrubbed_ms = 0  # when the last whole one ended; 0 for none since the start
 
     def configure(self, config: Config) -> None:
-        """Go by ``config`` from the next step on."""
+        """Go by ``config`` from the next step on, also where that is due now."""
         self._config = config
+        self._damage.noticed.set()
 
     async def run(self) -> None:
         """Scrub and repair until cancelled."""
         loop = asyncio.get_running_loop()
-        due = loop.time() + min(FIRST_S, self._config.timeouts.scrub_interval_s)
+        since, wait_s = loop.time(), FIRST_S
         while True:
-            await self._sleep_until(due)
+            await self._sleep_until(since + min(wait_s, self._config.timeouts.scrub_interval_s))
             try:
                 for offset in self._damage.offsets:
                     await self._repair(offset)
-                if self._config.limits.scrub_rate and loop.time() >= due:
-                    due = loop.time() + self._config.timeouts.scrub_interval_s
+                interval_s = self._config.timeouts.scrub_interval_s
+                if self._config.limits.scrub_rate and loop.time() >= since + min(wait_s, interval_s):
                     await self._scrub()
-                    due = loop.time() + self._config.timeouts.scrub_interval_s
+                    since, wait_s = loop.time(), float("inf")
             except DamagedError as exc:  # of the file's structure: it can't even be looked where the damage ends
                 self._damage.found(exc)
+                since, wait_s = loop.time(), float("inf")
 
     async def _sleep_until(self, due: float) -> None:
-        """Or until something is damaged; what was so before is tried again in a while."""
+        """Or until something is damaged, or the config changes; what was damaged before is tried again in a while."""
         left_s = due - asyncio.get_running_loop().time()
         wait_s = max(0.0, left_s) if self._config.limits.scrub_rate else None
         if self._damage.offsets:

@@ -323,6 +323,9 @@ class Master:
         self._retry_store_at = self._now + self.settings.retry_store_s
         if self.state is State.READ_ONLY:
             return []
+        if self.state is State.OPENING:
+            self.detail = f"epoch {self.epoch} waits for room on this node's disk: {event.text}"
+            return [Note("error", "no_room", self.detail, {"epoch": self.epoch})]
         effects = self.posts.refuse_queued(StorageFull(_FULL), tip=self.log.tip)
         if self.state is State.OPEN:
             effects += self._change(State.READ_ONLY, event.text)

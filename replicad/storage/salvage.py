@@ -55,8 +55,8 @@ class Salvaged:
 def rebuilding(
     data_dir: Path, *, cluster: str, decode_records: DecodeRecords
 ) -> Iterator[tuple[Salvaged, SqliteStore]]:
-    """The damaged log and a new, empty one. When the block ends well, the new one, which must be as long, has the old
-    one's promise and commit size and is the folder's log; else nothing has changed.
+    """The damaged log and a new, empty one. When the block ends well, the new one, which must not be shorter, has the
+    old one's promise and commit size and is the folder's log; else nothing has changed.
 
     Raises DataFolderError: no log there, a daemon runs, or it is of another cluster; DamagedError: not even the node's
     promise, or where its log ended, can be read; DiskFullError; DiskFailedError.
@@ -75,9 +75,11 @@ def rebuilding(
             with closing(SqliteStore(draft, cluster=cluster, node=old.node, decode_records=decode_records)) as store:
                 yield old, store
                 state = store.load()
-                if state.size != old.size:
+                if state.size < old.size:
                     raise DamagedError(f"{state.size} of {old.size} records could be had")
-                store.set_promise(old.promised_epoch, old.promised_to)
+                # Records of a later epoch, from another node, bind this one to it: a promise may always be higher.
+                later = state.last_epoch > old.promised_epoch
+                store.set_promise(max(state.last_epoch, old.promised_epoch), "" if later else old.promised_to)
                 store.set_commit_size(old.commit_size)
         _swap(path, schema.database_path(draft))
     finally:
@@ -107,7 +109,7 @@ def _salvage(connection: sqlite3.Connection, path: Path, cluster: str) -> Salvag
         meta = schema.read_meta(connection, path)
         row = connection.execute("SELECT promised_epoch, promised_to, commit_size FROM state").fetchone()
         promised_epoch, promised_to, commit_size = typed(row or (), (int, str, int), "state")
-        size = _size(connection)
+        size = max(_size(connection), commit_size)
     except (sqlite3.DatabaseError, DamagedError) as exc:
         raise DamagedError(
             f"what this node has promised, or where its log ended, can't be read ({exc}): make it anew, with an empty "
@@ -119,13 +121,22 @@ def _salvage(connection: sqlite3.Connection, path: Path, cluster: str) -> Salvag
 
 
 def _size(connection: sqlite3.Connection) -> int:
-    """Where the log ended: by its last batch, where that is whole; else by the index of ids."""
-    (place,) = connection.execute("SELECT max(first_offset) FROM batches").fetchone()
-    last = None if place is None else whole_batch(connection, place)
-    if last is not None:
-        return last.end
-    (greatest,) = connection.execute('SELECT max("offset") FROM ids').fetchone()
-    return 0 if greatest is None else int(greatest) + 1
+    """Where the log ended: by its last batch, where that is whole, and by the number of ids. A tree of which a part
+    can't be reached any more says less than there was, and what it leaves out may have been acknowledged."""
+    sizes, faults = [], []
+    try:
+        (place,) = connection.execute("SELECT max(first_offset) FROM batches").fetchone()
+        last = None if place is None else whole_batch(connection, place)
+        sizes += [] if last is None else [last.end]
+    except sqlite3.DatabaseError as exc:
+        faults.append(exc)
+    try:
+        sizes.append(int(connection.execute("SELECT count(*) FROM ids").fetchone()[0]))
+    except sqlite3.DatabaseError as exc:
+        faults.append(exc)
+    if not sizes:
+        raise DamagedError("; ".join(map(str, faults)) or "neither a last batch nor an index of ids is there")
+    return max(sizes)
 
 
 def _swap(path: Path, rebuilt: Path) -> None:

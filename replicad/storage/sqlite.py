@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -67,6 +68,10 @@ _ROWS_PER_STATEMENT = 32
 _APPEND = tuple(f"INSERT INTO append VALUES {', '.join([_ROW] * rows)}" for rows in range(_ROWS_PER_STATEMENT + 1))  # noqa: S608
 
 _DELETE_IDS = "DELETE FROM ids WHERE id IN (SELECT value FROM json_each(?))"
+
+# How often room is looked for: each look gives up the GIL, and may wait for it.
+_LOOK_S = 0.1
+_LOOK_SHARE = 16  # of the reserve
 
 # Readers that overlap all the time keep a WAL from starting over; at so many times CHECKPOINT_FRAMES the writer waits
 # for them (each reads for milliseconds), so that the file stays under 128 MiB and one transaction.
@@ -149,7 +154,7 @@ class SqliteStore:
             return
         end = check_appends(appends, size=self._size, commit_size=commit_size)
         with self._writing("append"):
-            self._reserve.check()
+            self._reserve.check(sum(len(append.batch.body) for append in appends))
             if len(appends) <= _ROWS_PER_STATEMENT:
                 self._append_rows(appends, commit_size)
             else:
@@ -177,7 +182,8 @@ class SqliteStore:
         self._writer.execute(_APPEND[len(appends)], values)
 
     def check_room(self) -> None:
-        self._reserve.check()
+        with translated(f"look at the disk of {self._path}"):
+            self._reserve.look()
 
     def set_promise(self, epoch: int, master: str) -> None:
         check_promise(epoch, master, promised_epoch=self._promised_epoch, promised_to=self._promised_to)
@@ -381,11 +387,20 @@ class _Reserve:
     def __init__(self, folder: Path, reserve_bytes: int) -> None:
         self._folder, self._bytes = folder, reserve_bytes
         self._touched = False
+        self._look_at, self._unseen = 0.0, 0  # when the disk is looked at again, or after so many bytes
 
-    def check(self) -> None:
+    def check(self, size: int) -> None:
+        """Raises DiskFullError where an append of ``size`` bytes may not be. Looks now and then, and whenever a part of
+        the reserve may have been written since."""
+        self._unseen += size
+        if self._touched or self._unseen * _LOOK_SHARE >= self._bytes or time.monotonic() >= self._look_at:
+            self.look()
+
+    def look(self) -> None:
         """Raises DiskFullError below the reserve; and then until there is a quarter more, so as not to flap."""
         if not self._bytes:
             return
+        self._look_at, self._unseen = time.monotonic() + _LOOK_S, 0
         stats = os.statvfs(self._folder)
         free = stats.f_bavail * stats.f_frsize
         self._touched = free < self._bytes + (self._bytes // 4 if self._touched else 0)

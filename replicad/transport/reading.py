@@ -133,11 +133,19 @@ class Reading:
                 return store.read(offset, max_bytes=max_bytes, until_offset=stop)
             return store.read_time(offset, since_ms=since_ms, until_ms=until_ms, max_bytes=max_bytes, until_offset=stop)
 
-        return asyncio.create_task(self._runtime.read(call))
+        task = asyncio.create_task(self._runtime.read(call))
+        task.add_done_callback(_seen)  # a reader may leave while the next part is on its way
+        return task
 
     def _missing(self, offset: int) -> Unavailable:
         """A reader is never told that a log ends where it does not."""
         return self._runtime.damaged(DamagedError(f"no batch holds offset {offset}", offset=offset))
+
+
+def _seen(task: asyncio.Task[list[Batch]]) -> None:
+    """What a task has raised that nobody waits for is no news."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _cut(batch: Batch, start: int, end: int) -> bytes:

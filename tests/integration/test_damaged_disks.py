@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from replicad.client import AsyncClient, Posted
+from replicad.client import AsyncClient, Posted, Status
 from replicad.dev import DevCluster, DevNode
 from replicad.errors import OperatorError, OutcomeUnknown, Unavailable
 from tests.support.commandline import CommandLine
-from tests.support.nodes import TOKEN, all_level, events, raw_logs, running_cluster, verified
+from tests.support.nodes import TOKEN, all_level, edit, events, raw_logs, reload, running_cluster, verified
 from tests.support.waiting import eventually, eventually_true
 
 RECORDS, BATCH = 3000, 100
@@ -276,3 +276,20 @@ async def test_a_file_whose_structure_is_damaged_is_rebuilt_while_the_node_is_st
     assert await payload_on(node, offsets[RECORDS // 2]) == needle(RECORDS // 2)
     async with raw_logs(cluster) as logs:
         await all_level(logs)
+
+
+async def test_a_scrub_that_a_reload_asks_for_begins(cluster: DevCluster) -> None:
+    await fill(cluster, records=BATCH)
+    assert (await status_of(cluster, "node-1")).scrubbed_ms == 0
+    edit(cluster.master, limits={"scrub_rate": "64MiB"})
+    await reload(cluster, "node-1")
+
+    async def scrubbed() -> bool:
+        return (await status_of(cluster, "node-1")).scrubbed_ms > 0
+
+    await eventually(scrubbed, within_s=REPAIRED_S, what="it is looked over, though there was no scrub at the start")
+
+
+async def status_of(cluster: DevCluster, name: str) -> Status:
+    async with client_of(cluster, name) as client:
+        return await client.status()

@@ -487,6 +487,8 @@ def test_a_disk_that_is_full_when_the_epoch_begins_is_tried_again() -> None:
     script.full = True
     assert script.says("n2", welcome("n2")) == ["disk: store 0..1 e1 commit=0", "n2 < append 0..1 e1 commit=0"]
     assert script.disk() == []
+    assert script.machine.detail == "epoch 1 waits for room on this node's disk: disk says full"
+    assert script.events_noted[-1] == "no_room"
     assert script.acks("n2", 1) == []
     assert script.tick(0.5) == ["n2 < heartbeat commit=0 probe=0"]
     script.full = False

@@ -15,6 +15,7 @@ from replicad.core.tree import Tree
 from replicad.errors import DamagedError, InvariantError
 from replicad.storage.fsck import verify_folder
 from replicad.storage.reader import NO_END
+from replicad.storage.salvage import rebuilding
 from replicad.storage.scrub import Gap, Look
 from replicad.storage.sqlite import SqliteStore
 from replicad.wire.codec import decode_records
@@ -304,3 +305,53 @@ def test_what_is_not_known_to_be_committed_is_replaced_by_itself_alone(data_dir:
         gap = store.gap_at(BAD)
         with pytest.raises(DamagedError, match="never known to be committed here"):
             store.replace(gap, proven(LogMaker(), store, gap))
+
+
+# --- what a rebuild begins with -----------------------------------------------------------------------------------
+
+
+def salvaged_size(data_dir: Path) -> int:
+    """Where the old log is taken to have ended; nothing is put into the new one, so it does not take its place."""
+    sizes: list[int] = []
+    with (
+        pytest.raises(DamagedError, match=r"^0 of [0-9]+ records could be had"),
+        rebuilding(data_dir, cluster=CLUSTER, decode_records=decode_records) as (old, _),
+    ):
+        sizes.append(old.size)
+    return sizes[0]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DELETE FROM batches WHERE first_offset >= ?",  # as when a part of the tree can't be reached
+        "UPDATE batches SET count = 7 WHERE first_offset > ?",
+        'DELETE FROM ids WHERE "offset" > ?',
+    ],
+    ids=["batches", "count", "ids"],
+)
+def test_a_rebuild_wants_all_that_any_part_of_the_old_file_knows_of(data_dir: Path, statement: str) -> None:
+    filled(data_dir)
+    damage(data_dir, statement, BAD)
+    before = (data_dir / "log.db").read_bytes()
+    assert salvaged_size(data_dir) == BATCHES * RECORDS
+    assert (data_dir / "log.db").read_bytes() == before
+    assert sorted(path.name for path in data_dir.iterdir()) == ["lock", "log.db"]
+
+
+def test_records_of_a_later_epoch_raise_the_promise_with_them(data_dir: Path) -> None:
+    """What a node had above its commit size is damaged; what others have committed there is of their epoch."""
+    filled(data_dir, commit_size=BAD)
+    other = LogMaker()
+    appends = other.appends(*[RECORDS] * 2)
+    other.epoch = 4
+    appends += other.appends(*[RECORDS] * 5)
+    with rebuilding(data_dir, cluster=CLUSTER, decode_records=decode_records) as (old, store):
+        assert (old.promised_epoch, old.commit_size) == (1, BAD)
+        store.append(appends, commit_size=0)
+    with closing(opened(data_dir)) as store:
+        state = store.load()
+        assert (state.promised_epoch, state.promised_to, state.commit_size) == (4, "", BAD)
+        assert state.size == BATCHES * RECORDS + RECORDS
+    report = verify_folder(data_dir, cluster=CLUSTER, keyring=other.key.keyring, decode_records=decode_records)
+    assert report.fault is None
