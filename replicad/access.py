@@ -50,6 +50,7 @@ RULES: Mapping[str, Role | None] = {
     "/replicad.wire.v1.Control/Switchover": Role.ADMIN,
     "/replicad.wire.v1.Replication/Replicate": Role.NODE,
     "/replicad.wire.v1.Replication/Batches": Role.NODE,
+    "/replicad.wire.v1.Replication/End": Role.NODE,
     "/grpc.health.v1.Health/Check": OPEN,
     "/grpc.health.v1.Health/Watch": OPEN,
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": OPEN,

@@ -29,10 +29,10 @@ from replicad.core.seal import Sealer
 from replicad.core.settings import Settings
 from replicad.core.worker import Worker
 from replicad.damage import Damage
-from replicad.errors import ConfigError, ExitCode, ReplicadError
+from replicad.errors import ConfigError, DamagedError, ExitCode, ReplicadError
 from replicad.notify import Notifier
 from replicad.reloading import Reloader
-from replicad.repair import mend_end
+from replicad.repair import mend_end, to_rebuild
 from replicad.runtime import Machine, Runtime, Turn, role_of
 from replicad.scrubbing import Scrubbing
 from replicad.storage.interface import Store, StoreState
@@ -179,13 +179,16 @@ def _allow_files(sockets: int) -> None:
 
 
 def _open_store(config: Config) -> SqliteStore:
-    return SqliteStore(
-        Path(config.data_dir),
-        cluster=config.cluster,
-        node=config.node,
-        decode_records=decode_records,
-        reserve_bytes=config.limits.disk_reserve,
-    )
+    try:
+        return SqliteStore(
+            Path(config.data_dir),
+            cluster=config.cluster,
+            node=config.node,
+            decode_records=decode_records,
+            reserve_bytes=config.limits.disk_reserve,
+        )
+    except DamagedError as exc:
+        raise to_rebuild(exc) from exc
 
 
 class Node:

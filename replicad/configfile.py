@@ -28,12 +28,12 @@ _PLACEHOLDER = "+PUT-THE-LINE-"  # in the example, where a public key belongs
 _STANDARD_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
-def load(path: str | Path, env: Mapping[str, str] = os.environ, *, signs: bool = True) -> Config:
+def load(path: str | Path, env: Mapping[str, str] = os.environ, *, signs: bool = True, dials: bool = True) -> Config:
     """The config in the file at ``path``, under the overrides in ``env``; see :func:`replicad.config.parse`.
 
     Relative paths in it count from the file's folder. A key that systemd hands in as a credential comes before ``key``.
-    ``signs=False`` is for who needs no key: it may be missing then. Raises ConfigError with all faults at once, each a
-    line like
+    ``signs=False`` is for who needs no ``key``, ``dials=False`` for who needs no ``tls.key``: it may be missing then.
+    Raises ConfigError with all faults at once, each a line like
     ``/etc/replicad.yaml:12: nodes[1].address: what is wrong; the remedy``; also for a file that is missing, can't be
     read or is not YAML.
     """
@@ -52,7 +52,7 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ, *, signs: bool =
         document.value,
         env=env,
         credential=credential_file(env) or ("" if signs else os.devnull),
-        tls_credential=credential_file(env, TLS_CREDENTIAL) or ("" if signs else os.devnull),
+        tls_credential=credential_file(env, TLS_CREDENTIAL) or ("" if dials else os.devnull),
     )
     if (lines := fault_lines(path, document, faults)) or config is None:
         raise ConfigError(lines)

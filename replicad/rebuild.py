@@ -5,6 +5,7 @@ Owns what goes into the new log, in which order, and that each batch proves. Mus
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from replicad.repair import Fetch
 from replicad.storage.salvage import Salvaged, rebuilding
 from replicad.storage.sqlite import SqliteStore
 from replicad.wire.codec import decode_records
+
+#: How many records the log has, of which any node may have acknowledged something, by the named node, if that is the
+#: master. Raises ServiceError, PeerError.
+End = Callable[[str], Awaitable[int]]
 
 _GROUP_BYTES = 8 << 20  # of bodies in one transaction
 
@@ -33,18 +38,39 @@ class Rebuilt:
     root: bytes
 
 
-async def rebuild(config: Config, *, keyring: Keyring, fetch: Fetch) -> Rebuilt:
-    """Make the log of the config's node anew.
+async def rebuild(config: Config, *, keyring: Keyring, fetch: Fetch, end: End) -> Rebuilt:
+    """Make the log of the config's node anew. ``end`` is asked for where the file does not tell where its log ended.
 
     Raises DamagedError: something is neither whole here nor committed at a node that can be asked; and what
     :func:`replicad.storage.salvage.rebuilding` raises. Then nothing has changed.
     """
     with rebuilding(Path(config.data_dir), cluster=config.cluster, decode_records=decode_records) as (old, store):
         work = _Rebuild(config, keyring, fetch, old, store)
-        while work.tree.size < old.size:
-            await work.step()
+        size = await _end_of(config, end, old) if old.size is None else old.size
+        while work.tree.size < size:
+            await work.step(size)
+        work.go_on()
         work.flush()
         return Rebuilt(old.node, work.tree.size, work.own, work.fetched, work.tree.root())
+
+
+async def _end_of(config: Config, end: End, old: Salvaged) -> int:
+    """Where the log has to go to at the least: this node has acknowledged nothing to a majority that the master had not
+    when it was asked, for it is not running."""
+    reasons = []
+    for name in _others(config):
+        try:
+            return max(await end(name), old.commit_size)
+        except (ServiceError, PeerError) as exc:
+            reasons.append(f"{name}: {exc}")
+    raise DamagedError(
+        f"where the log ended can't be read here ({old.why}), and no master tells now: start the other nodes, and "
+        f"promote one of them if this was the master; {'; '.join(reasons)}"
+    )
+
+
+def _others(config: Config) -> list[str]:
+    return [node.name for node in config.nodes if node.name != config.node]
 
 
 class _Rebuild:
@@ -57,31 +83,38 @@ class _Rebuild:
         self._waiting: list[Append] = []
         self._waiting_bytes = 0
 
-    async def step(self) -> None:
-        """The next batch, from the old file where it proves; else those that another node has."""
-        batch = self._old.batch_at(self.tree.size)
-        if batch is not None:
-            try:
-                self._take(batch)
-            except PeerError:
-                pass  # whole by its checksum, and yet not what follows
-            else:
-                self.own += batch.count
-                return
-        await self._ask()
+    async def step(self, size: int) -> None:
+        """The next batch, from the old file where it proves; else those that another node has, up to ``size``."""
+        if not self._take_own():
+            await self._ask(size)
 
-    async def _ask(self) -> None:
-        start, end = self.tree.size, self._old.next_after(self.tree.size)
+    def go_on(self) -> None:
+        """All that follows in the old file: this node alone may have it."""
+        while self._take_own():
+            pass
+
+    def _take_own(self) -> bool:
+        batch = self._old.batch_at(self.tree.size)
+        if batch is None:
+            return False
+        try:
+            self._take(batch)
+        except PeerError:  # whole by its checksum, and yet not what follows
+            return False
+        self.own += batch.count
+        return True
+
+    async def _ask(self, size: int) -> None:
+        start = self.tree.size
+        end = min(self._old.next_after(start), size)
         reasons = []
-        for node in self._config.nodes:
-            if node.name == self._config.node:
-                continue
+        for name in _others(self._config):
             try:
-                for batch in await self._fetch(node.name, start, end):
+                for batch in await self._fetch(name, start, end):
                     self._take(batch)
                     self.fetched += batch.count
             except (ServiceError, PeerError) as exc:
-                reasons.append(f"{node.name}: {exc}")
+                reasons.append(f"{name}: {exc}")
             if self.tree.size > start:
                 return  # as far as it went; the next step goes on
         why = "; ".join(reasons) or "no node has them committed"

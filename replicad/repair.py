@@ -67,6 +67,11 @@ def _proven(
     return appends, tree
 
 
+def to_rebuild(error: DamagedError) -> DamagedError:
+    """The error of a log that can't be opened, with the remedy."""
+    return DamagedError(f"{error}; `replicad-cli rebuild` makes the log anew, of what is whole and of what others have")
+
+
 async def mend_end(
     store: SqliteStore,
     load: Callable[[], Awaitable[StoreState]],
@@ -87,7 +92,7 @@ async def mend_end(
             return await load()
         except DamagedError as exc:
             if exc.offset is None:
-                raise DamagedError(f"{exc}; `replicad-cli rebuild` makes the log anew, where others have it") from exc
+                raise to_rebuild(exc) from exc
             if exc.offset in mended:  # what replaced it is no better
                 raise
             fault, offset = exc, exc.offset

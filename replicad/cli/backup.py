@@ -48,7 +48,7 @@ def command(session: Session, *, config_file: Path, out: Path) -> None:
     from replicad.wire.codec import decode_records  # noqa: PLC0415
 
     output = Output(session)
-    config = configfile.load(config_file, signs=False)
+    config = configfile.load(config_file, signs=False, dials=False)
     if out.is_dir():
         out /= f"{config.cluster}-{config.node}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.backup"
     began = time.monotonic()

@@ -71,7 +71,7 @@ Examples:
 def list_(session: Session, *, config_file: Path) -> None:
     """List what is in quarantine; each entry is read as a whole and proven."""
     output = Output(session)
-    found = _entries(configfile.load(config_file, signs=False))
+    found = _entries(configfile.load(config_file, signs=False, dials=False))
     if session.json:
         for entry in found:
             output.show("", _fields(entry))
@@ -110,7 +110,7 @@ def show(session: Session, *, entry: str, config_file: Path, key_file: Path | No
     from replicad.cli.connect import find_encryption  # noqa: PLC0415 - it brings gRPC along
 
     output, encryption = Output(session), find_encryption(key_file)
-    for records in _records(configfile.load(config_file, signs=False), entry):
+    for records in _records(configfile.load(config_file, signs=False, dials=False), entry):
         output.records(map(encryption.open, records) if encryption else records)
 
 
@@ -137,7 +137,7 @@ def export(session: Session, *, entry: str, out: Path, config_file: Path) -> Non
     """Write an entry's messages to a file, a JSON object a line, mode 0600."""
     from replicad.keys import write_new  # noqa: PLC0415
 
-    lines = [record_json(each) for each in _messages(configfile.load(config_file, signs=False), entry)]
+    lines = [record_json(each) for each in _messages(configfile.load(config_file, signs=False, dials=False), entry)]
     try:
         write_new(out, "".join(f"{line}\n" for line in lines).encode())
     except OSError as exc:
@@ -187,7 +187,7 @@ def resubmit(session: Session, *, entry: str, config_file: Path, write_concern: 
     """
     from replicad.cli.resubmit import post_again  # noqa: PLC0415 - it brings gRPC along
 
-    config = configfile.load(config_file, signs=False)
+    config = configfile.load(config_file, signs=False, dials=False)
     post_again(session, config, _messages(config, entry), write_concern=write_concern)
 
 

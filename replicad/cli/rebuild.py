@@ -36,7 +36,8 @@ def command(session: Session, *, config_file: Path) -> None:
 
     For a file whose structure is damaged, which a node can't repair while it runs. Run on the node's host, as root or
     as the daemon's user, while the node is stopped and others run. Every batch is proven. The node keeps its promise
-    and its place: it has all again that it ever acknowledged, or nothing is changed. The old file is kept beside the
+    and its place: it has all again that it ever acknowledged, or nothing is changed. Where the file does not tell any
+    more how far that went, the master is asked. The old file is kept beside the
     new one, as log.db.damaged-TIME: remove it when you are content.
     """
     # --help must not wait for these
@@ -55,7 +56,7 @@ def command(session: Session, *, config_file: Path) -> None:
             from replicad.cli.progress import spinner  # noqa: PLC0415 - rich costs a script 50 ms
 
             stack.enter_context(spinner(f"rebuilding {config.data_dir} ..."))
-        made = asyncio.run(rebuild(config, keyring=keyring_of(config), fetch=fetching.batches))
+        made = asyncio.run(rebuild(config, keyring=keyring_of(config), fetch=fetching.batches, end=fetching.end))
     output.show(
         f"{config.data_dir}: node {made.node} has {made.size} records, {made.own} of its own and {made.fetched} from "
         f"other nodes, root {made.root.hex()}",

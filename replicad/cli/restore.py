@@ -50,7 +50,7 @@ def command(session: Session, *, backup: Path, config_file: Path, yes: bool) -> 
     from replicad.wire.codec import decode_records  # noqa: PLC0415
 
     output = Output(session)
-    config = configfile.load(config_file, signs=False)
+    config = configfile.load(config_file, signs=False, dials=False)
     if not yes:
         _ask(config.cluster)
     data_dir = Path(config.data_dir)

@@ -96,7 +96,7 @@ def _what(
     if config_file is not None:
         if key_lines or cluster:
             raise click.UsageError("--config has the keys and the cluster's name: leave out --key and --cluster.")
-        config = configfile.load(config_file, signs=False)
+        config = configfile.load(config_file, signs=False, dials=False)
         return data_dir or Path(config.data_dir), config.cluster, keyring_of(config)
     if data_dir is None:
         raise click.UsageError("Which folder? Give DATA_DIR, or the --config of a node.")

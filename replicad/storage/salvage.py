@@ -21,7 +21,7 @@ from replicad.storage import schema
 from replicad.storage.backup import empty, sync_closed
 from replicad.storage.faults import opening, translated
 from replicad.storage.lock import LOCK_NAME, FolderLock
-from replicad.storage.reader import DecodeRecords, typed
+from replicad.storage.reader import NO_END, DecodeRecords, typed
 from replicad.storage.scrub import next_whole, whole_batch
 from replicad.storage.sqlite import SqliteStore
 
@@ -31,24 +31,27 @@ _KEPT = schema.DATABASE_NAME + ".damaged-"
 
 @dataclass(frozen=True, slots=True)
 class Salvaged:
-    """1. ``size`` is where the log ended: this node may have acknowledged all that was below."""
+    """1. ``size`` is where the log ended: this node may have acknowledged all that was below. None: that can't be read
+    any more, for the reason ``why``.
+    """
 
     connection: sqlite3.Connection
     node: str
     promised_epoch: int
     promised_to: str
     commit_size: int
-    size: int
+    size: int | None
+    why: str = ""
 
     def batch_at(self, offset: int) -> Batch | None:
         """The whole batch that begins there, as far as its checksum tells."""
         return whole_batch(self.connection, offset)
 
     def next_after(self, offset: int) -> int:
-        """Where the next whole batch begins, or the log ends."""
+        """Where the next whole batch begins; beyond any log where there is none."""
         with suppress(sqlite3.DatabaseError):
-            return min(next_whole(self.connection, offset), self.size)
-        return self.size
+            return next_whole(self.connection, offset)
+        return NO_END
 
 
 @contextmanager
@@ -58,8 +61,8 @@ def rebuilding(
     """The damaged log and a new, empty one. When the block ends well, the new one, which must not be shorter, has the
     old one's promise and commit size and is the folder's log; else nothing has changed.
 
-    Raises DataFolderError: no log there, a daemon runs, or it is of another cluster; DamagedError: not even the node's
-    promise, or where its log ended, can be read; DiskFullError; DiskFailedError.
+    Raises DataFolderError: no log there, a daemon runs, or it is of another cluster; DamagedError: not even what the
+    node has promised can be read; DiskFullError; DiskFailedError.
     """
     path = schema.database_path(data_dir)
     if not path.is_file():
@@ -75,8 +78,9 @@ def rebuilding(
             with closing(SqliteStore(draft, cluster=cluster, node=old.node, decode_records=decode_records)) as store:
                 yield old, store
                 state = store.load()
-                if state.size < old.size:
-                    raise DamagedError(f"{state.size} of {old.size} records could be had")
+                least = old.commit_size if old.size is None else old.size
+                if state.size < least:
+                    raise DamagedError(f"{state.size} of {least} records could be had")
                 # Records of a later epoch, from another node, bind this one to it: a promise may always be higher.
                 later = state.last_epoch > old.promised_epoch
                 store.set_promise(max(state.last_epoch, old.promised_epoch), "" if later else old.promised_to)
@@ -97,6 +101,7 @@ def _take_in_wal(path: Path) -> None:
     if not wal.exists() or not wal.stat().st_size:
         return
     with translated(f"take in {wal}"), closing(schema.connect(path, mode="rw")) as connection:
+        schema.allow_missing_pages(connection)
         busy, frames, done = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if busy or frames != done or (wal.exists() and wal.stat().st_size):
         raise DamagedError(f"{wal} can't be taken into {path.name}, and holds its newest records")
@@ -104,25 +109,28 @@ def _take_in_wal(path: Path) -> None:
 
 def _salvage(connection: sqlite3.Connection, path: Path, cluster: str) -> Salvaged:
     try:
+        schema.allow_missing_pages(connection)
         schema.set_up(connection, cache_kib=schema.READER_CACHE_KIB)
         schema.show_as_newest(connection)
         meta = schema.read_meta(connection, path)
         row = connection.execute("SELECT promised_epoch, promised_to, commit_size FROM state").fetchone()
         promised_epoch, promised_to, commit_size = typed(row or (), (int, str, int), "state")
-        size = max(_size(connection), commit_size)
     except (sqlite3.DatabaseError, DamagedError) as exc:
         raise DamagedError(
-            f"what this node has promised, or where its log ended, can't be read ({exc}): make it anew, with an empty "
-            "data folder and without a vote until it is level"
+            f"what this node has promised can't be read ({exc}): make it anew, with an empty data folder and without a "
+            "vote until it is level"
         ) from exc
     if meta.get("cluster") != cluster:
         raise DataFolderError(f"{path} is of cluster {meta.get('cluster')!r}, the config says {cluster!r}")
-    return Salvaged(connection, meta.get("node", ""), promised_epoch, promised_to, commit_size, size)
+    size, why = _size(connection)
+    size = size if size is None else max(size, commit_size)
+    return Salvaged(connection, meta.get("node", ""), promised_epoch, promised_to, commit_size, size, why)
 
 
-def _size(connection: sqlite3.Connection) -> int:
+def _size(connection: sqlite3.Connection) -> tuple[int | None, str]:
     """Where the log ended: by its last batch, where that is whole, and by the number of ids. A tree of which a part
-    can't be reached any more says less than there was, and what it leaves out may have been acknowledged."""
+    can't be reached any more says less than there was, and what it leaves out may have been acknowledged. None, and
+    why, where neither can be read."""
     sizes, faults = [], []
     try:
         (place,) = connection.execute("SELECT max(first_offset) FROM batches").fetchone()
@@ -134,9 +142,8 @@ def _size(connection: sqlite3.Connection) -> int:
         sizes.append(int(connection.execute("SELECT count(*) FROM ids").fetchone()[0]))
     except sqlite3.DatabaseError as exc:
         faults.append(exc)
-    if not sizes:
-        raise DamagedError("; ".join(map(str, faults)) or "neither a last batch nor an index of ids is there")
-    return max(sizes)
+    why = "; ".join(map(str, faults)) or "neither a last batch nor an index of ids is there"
+    return (max(sizes), "") if sizes else (None, why)
 
 
 def _swap(path: Path, rebuilt: Path) -> None:

@@ -174,6 +174,11 @@ def set_up(connection: sqlite3.Connection, *, cache_kib: int) -> None:
     connection.execute("PRAGMA trusted_schema = OFF")  # a folder may come from elsewhere
 
 
+def allow_missing_pages(connection: sqlite3.Connection) -> None:
+    """Let a file be read that is shorter than it says. SQLite opens such a one for no other purpose than a repair."""
+    connection.execute("PRAGMA writable_schema = ON")
+
+
 def show_as_newest(connection: sqlite3.Connection) -> None:
     """Let a connection that writes nothing read a file of version 1 as one of this version."""
     columns = [row[1] for row in connection.execute("PRAGMA table_info(batches)")]

@@ -24,6 +24,16 @@ LOOK_AGAIN_S = 0.1  # for a commit size that is known, and not on a full disk
 TAIL_BEAT_S = 1.0  # an idle tail says so this often: who follows finds a dead node soon
 
 
+async def confirm_master(runtime: Runtime, config: Config, what: str) -> None:
+    """Return when a majority has confirmed that this still is the master; ``what`` is asked for. Raises NotMaster,
+    Unavailable."""
+    machine = runtime.machine
+    if isinstance(machine, Worker):
+        address = address_of(config, machine.master)
+        raise NotMaster(f"{what} is answered by the master", master=machine.master, master_address=address)
+    await runtime.confirm_master(config.timeouts.read_wait_s)
+
+
 class Reading:
     def __init__(self, runtime: Runtime, config: Config) -> None:
         self._runtime, self._config = runtime, config
@@ -99,13 +109,7 @@ class Reading:
         if level not in allowed:
             raise BadRequest(f"level {level[:32]!r} is not one of {', '.join(allowed)}")
         if level == "linearizable":
-            machine = self._runtime.machine
-            if isinstance(machine, Worker):
-                address = address_of(self._config, machine.master)
-                raise NotMaster(
-                    "a linearizable read is answered by the master", master=machine.master, master_address=address
-                )
-            await self._runtime.confirm_master(self._config.timeouts.read_wait_s)
+            await confirm_master(self._runtime, self._config, "a linearizable read")
         return level
 
     async def _end_of(self, level: str, least: int) -> int:

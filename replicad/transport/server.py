@@ -101,6 +101,7 @@ class Server:
             f"{CONTROL}/Switchover": self._unary(self._control.switchover),
             f"{REPLICATION}/Replicate": self._both(acceptor.replicate),
             f"{REPLICATION}/Batches": self._down(self._supplying.batches),
+            f"{REPLICATION}/End": self._unary(self._supplying.end),
             f"{HEALTH}/Check": self._unary(self.health.check),
             f"{HEALTH}/Watch": self._down(self.health.watch),
         }

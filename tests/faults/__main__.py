@@ -19,6 +19,7 @@ from pathlib import Path
 from tests.faults.campaign import Campaign
 from tests.faults.history import Violation
 from tests.faults.nemesis import FAULTS, possible
+from tests.faults.release import previous_release
 from tests.faults.report import lines
 
 
@@ -34,20 +35,23 @@ def main() -> int:
     left_out = sorted(FAULTS.keys() - possible().keys())
     print(f"seed {seed}" + (f"; this machine can't do: {', '.join(left_out)}" if left_out else ""), flush=True)
     folder = Path(tempfile.mkdtemp(prefix="replicad-faults-"))
+    if why := previous_release(folder / "previous"):
+        print(f"without a rolling upgrade: {why}", flush=True)
     campaign = Campaign(
-        folder,
+        folder / "cluster",
         seed=seed,
         nodes=options.nodes,
         seconds=options.seconds,
         number=os.getpid() % 256,
         say=lambda text: print(text, flush=True),
+        previous=None if why else folder / "previous",
     )
     try:
         result = campaign.run()
     except Violation as exc:
         print(
             "\n".join(lines(campaign.result, broken=True)),
-            f"\nBROKEN: {exc}\nlogs: {folder}/node-*/log",
+            f"\nBROKEN: {exc}\nlogs: {folder}/cluster/node-*/log",
             sep="\n",
             flush=True,
         )

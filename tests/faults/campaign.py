@@ -20,7 +20,7 @@ from replicad.storage.fsck import verify_folder
 from replicad.wire.codec import decode_records
 from tests.faults.cluster import FaultCluster
 from tests.faults.history import History, Violation
-from tests.faults.nemesis import FAULTS, Nemesis, possible
+from tests.faults.nemesis import FAULTS, Fault, Nemesis, possible, rolling_upgrade
 from tests.faults.records import ids_of
 from tests.faults.workload import Workload
 
@@ -29,6 +29,7 @@ RECOVERED_S = 60.0  # from the end of a fault to a post that a majority has
 OPERATOR_S = 10.0  # without a master, until an operator promotes somebody
 SETTLED_S = 120.0  # from the last fault until all nodes have the same, looked over and whole
 CALM_S = (0.2, 2.0)  # between two faults
+UPGRADE = "rolling upgrade"
 SAYS_A_BUG = (" exception=", "InvariantError", "event=fork")
 
 
@@ -54,15 +55,25 @@ class Result:
 
     def by_kind(self) -> dict[str, list[Window]]:
         kinds = Counter(window.kind for window in self.windows)
-        return {kind: [each for each in self.windows if each.kind == kind] for kind in FAULTS if kind in kinds}
+        return {
+            kind: [each for each in self.windows if each.kind == kind] for kind in (UPGRADE, *FAULTS) if kind in kinds
+        }
 
 
 class Campaign:
     def __init__(
-        self, folder: Path, *, seed: int, nodes: int, seconds: float, number: int, say: Callable[[str], None]
+        self,
+        folder: Path,
+        *,
+        seed: int,
+        nodes: int,
+        seconds: float,
+        number: int,
+        say: Callable[[str], None],
+        previous: Path | None = None,
     ) -> None:
-        """``say`` is told of each fault, when it is over."""
-        self._folder, self._seconds, self._say = folder, seconds, say
+        """``say`` is told of each fault, when it is over. ``previous``: where the release before is, to begin with."""
+        self._folder, self._seconds, self._say, self._previous = folder, seconds, say, previous
         self._number = number
         self._rng = random.Random(seed)
         self._history = History()
@@ -70,7 +81,9 @@ class Campaign:
 
     def run(self) -> Result:
         """Raises Violation when a promise was broken; the cluster's folder stays for a look."""
-        with FaultCluster(self._folder, nodes=self.result.nodes, number=self._number) as cluster:
+        with FaultCluster(
+            self._folder, nodes=self.result.nodes, number=self._number, previous=self._previous
+        ) as cluster:
             for name in cluster.names:
                 cluster.start(name)
             asyncio.run(self._work(cluster))
@@ -84,6 +97,8 @@ class Campaign:
             async with asyncio.timeout(START_S + self._seconds + SETTLED_S + 2 * RECOVERED_S):
                 async with Workload(cluster, self._history, seed=seed).running():
                     await self._posts_go_on(cluster, nemesis, "the start")
+                    if self._previous is not None:
+                        await self._one(cluster, nemesis, UPGRADE, rolling_upgrade)
                     await self._faults(cluster, nemesis)
                 await self._settled(cluster)
         except ExceptionGroup as group:
@@ -100,16 +115,20 @@ class Campaign:
         fresh = self._rng.sample(kinds, len(kinds))  # each once, before any comes again
         while loop.time() < end:
             kind = fresh.pop() if fresh else self._rng.choices(kinds, weights)[0]
-            began = loop.time()
-            detail = await faults[kind][0](nemesis)
-            await asyncio.to_thread(cluster.network.heal)
-            ended = loop.time()
-            await self._posts_go_on(cluster, nemesis, f"{kind}: {detail}")
-            gap_s = self._history.longest_gap_s(began, loop.time())
-            self.result.windows.append(Window(kind, detail, ended - began, gap_s))
-            self._say(f"{kind:<20} {ended - began:5.1f} s, {gap_s:5.2f} s without a post: {detail}")
-            self._look_at_logs(cluster)
+            await self._one(cluster, nemesis, kind, faults[kind][0])
             await asyncio.sleep(self._rng.uniform(*CALM_S))
+
+    async def _one(self, cluster: FaultCluster, nemesis: Nemesis, kind: str, fault: Fault) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        detail = await fault(nemesis)
+        await asyncio.to_thread(cluster.network.heal)
+        ended = loop.time()
+        await self._posts_go_on(cluster, nemesis, f"{kind}: {detail}")
+        gap_s = self._history.longest_gap_s(began, loop.time())
+        self.result.windows.append(Window(kind, detail, ended - began, gap_s))
+        self._say(f"{kind:<20} {ended - began:5.1f} s, {gap_s:5.2f} s without a post: {detail}")
+        self._look_at_logs(cluster)
 
     async def _posts_go_on(self, cluster: FaultCluster, nemesis: Nemesis, what: str) -> None:
         """A post that was begun or answered after this has reached a majority."""

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import yaml
+
 from replicad import pki
 from replicad.client import AsyncClient
 from replicad.dev import layout
@@ -28,10 +30,13 @@ DISK_MB = 2048  # sparse: it takes what is written
 PORT, MUTUAL_PORT = 50052, 50053
 TOKEN = "fault-token-c0ffee"
 STOP_S = 15.0
+REBUILD_S = 120.0
 FAKETIME = Path("/usr/lib") / f"{os.uname().machine}-linux-gnu/faketime/libfaketime.so.1"
-SETTINGS: dict[str, object] = {
-    # Short patience, so that a fault of some seconds is longer than any of it.
-    "timeouts": {"suspect": "1s", "unhealthy": "2s", "reconnect_max": "1s", "scrub_interval": "20s"},
+# Short patience, so that a fault of some seconds is longer than any of it.
+SETTINGS: dict[str, dict[str, object]] = {"timeouts": {"suspect": "1s", "unhealthy": "2s", "reconnect_max": "1s"}}
+#: What the previous release does not know.
+NEW_SETTINGS: dict[str, dict[str, object]] = {
+    "timeouts": {"scrub_interval": "20s"},
     "limits": {"disk_reserve": "16MiB", "scrub_rate": "64MiB"},
 }
 
@@ -39,10 +44,12 @@ SETTINGS: dict[str, object] = {
 class FaultCluster:
     """1. A node that was killed, or has ended, stays so until it is started."""
 
-    def __init__(self, folder: Path, *, nodes: int, number: int) -> None:
+    def __init__(self, folder: Path, *, nodes: int, number: int, previous: Path | None = None) -> None:
+        """``previous`` holds the package of the release before, which nodes run until they are upgraded."""
         self.folder = folder
         self.names = [f"node-{each}" for each in range(1, nodes + 1)]
         self.network = Network(self.names, number=number)
+        self._code = dict.fromkeys(self.names, previous or ROOT)
         self._stack = ExitStack()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.disks: dict[str, Disk] = {}
@@ -83,6 +90,21 @@ class FaultCluster:
             file.write_text(text)
             self._clock(name).write_text("+0\n")
         self.nodes = {node.name: node for node in layout.load(self.folder).nodes}
+        for name, code in self._code.items():
+            if code == ROOT:
+                self._configure_newly(name)
+
+    def upgrade(self, name: str) -> None:
+        """Let the node run this checkout from its next start on."""
+        self._code[name] = ROOT
+        self._configure_newly(name)
+
+    def _configure_newly(self, name: str) -> None:
+        file = self.nodes[name].config_file
+        config = yaml.safe_load(file.read_text())
+        for section, keys in NEW_SETTINGS.items():
+            config[section] = config.get(section, {}) | keys
+        file.write_text(yaml.safe_dump(config, sort_keys=False))
 
     def client(self, *names: str, timeout_s: float) -> AsyncClient:
         """Of all nodes, or those named, in that order."""
@@ -97,7 +119,7 @@ class FaultCluster:
         if self.runs(name):
             return
         node = self.nodes[name]
-        env = os.environ | {"PYTHONPATH": str(ROOT), "AUTH_TOKEN": TOKEN}
+        env = os.environ | {"PYTHONPATH": str(self._code[name]), "AUTH_TOKEN": TOKEN}
         if with_clock:
             clock = {"FAKETIME_TIMESTAMP_FILE": str(self._clock(name)), "FAKETIME_CACHE_DURATION": "1"}
             env |= {"LD_PRELOAD": str(FAKETIME), "FAKETIME_DONT_FAKE_MONOTONIC": "1", **clock}
@@ -111,6 +133,19 @@ class FaultCluster:
                 env=env,
                 start_new_session=True,
             )
+
+    def rebuild(self, name: str) -> str:
+        """`replicad-cli rebuild` on the node's host; "" when it was done, else what it said."""
+        command = [sys.executable, "-m", "replicad.cli", "rebuild", "--config", str(self.nodes[name].config_file)]
+        done = subprocess.run(
+            self.network.command(name, *command),
+            env=os.environ | {"PYTHONPATH": str(ROOT), "AUTH_TOKEN": TOKEN},
+            capture_output=True,
+            text=True,
+            timeout=REBUILD_S,
+            check=False,
+        )
+        return "" if done.returncode == 0 else done.stderr.strip() or f"exit code {done.returncode}"
 
     def runs(self, name: str) -> bool:
         process = self._processes.get(name)

@@ -6,6 +6,7 @@ Owns what is done, and that it ends. Must not know what clients do meanwhile.
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import shutil
 import signal
@@ -13,6 +14,7 @@ import subprocess
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from replicad import __version__
 from replicad.client import AsyncClient
 from replicad.errors import ExitCode, ServiceError
 from tests.faults.cluster import FAKETIME, FaultCluster
@@ -23,6 +25,10 @@ Fault = Callable[["Nemesis"], Awaitable[str]]
 SHORT_S, LONG_S = (0.5, 3.0), (4.0, 8.0)  # of a fault: less than timeouts.unhealthy, and more
 PROMOTE_S = 8.0
 STATUS_S = 1.0
+START_S = 15.0  # until a start that must fail has
+REBUILT_S = 60.0
+LEVEL_S = 30.0
+CUT_TO = (0.4, 0.95)  # of a file: what a node has promised is near its beginning, and its newest records at its end
 
 
 class Nemesis:
@@ -56,6 +62,23 @@ class Nemesis:
     async def master_or_any(self) -> str:
         """The master, more often than its share."""
         return (await self.master() or self.victim()) if self.rng.random() < 0.6 else self.victim()
+
+    async def level(self, name: str) -> None:
+        """Return when the node runs this release, and follows or leads."""
+        loop = asyncio.get_running_loop()
+        deadline, last = loop.time() + LEVEL_S, ""
+        while loop.time() < deadline:
+            try:
+                async with self.cluster.client(name, timeout_s=STATUS_S) as client:
+                    status = await client.status()
+            except ServiceError as error:
+                last = error.message
+            else:
+                if status.version == __version__ and status.state in ("open", "following"):
+                    return
+                last = f"version {status.version}, {status.state}"
+            await asyncio.sleep(0.1)
+        raise Violation(f"{name} was not level within {LEVEL_S:g} s: {last}")
 
     async def promote_another(self, than: str) -> str:
         """As an operator who takes the master for lost; what came of it, in words."""
@@ -170,6 +193,14 @@ async def slow(nemesis: Nemesis) -> str:
     return f"{name} sends {kbit} kbit/s"
 
 
+async def late(nemesis: Nemesis) -> str:
+    """Delay, and with a jitter as long as that, packets that overtake each other, and some that come twice."""
+    name, delay_s = await nemesis.master_or_any(), nemesis.rng.choice((0.005, 0.05, 0.2))
+    await nemesis.call(lambda: nemesis.cluster.network.lengthen(name, delay_s=delay_s, jitter_s=delay_s, twice=0.01))
+    await nemesis.wait()
+    return f"{name} by {delay_s * 1000:.0f} to {delay_s * 2000:.0f} ms"
+
+
 # --- disks ----------------------------------------------------------------------------------------------------------
 
 
@@ -267,6 +298,32 @@ def _flip(cluster: FaultCluster, name: str, rng: random.Random) -> int | None:
     return offset
 
 
+async def cut_file(nemesis: Nemesis) -> str:
+    """A node's file ends too early: it does not start on it, and an operator rebuilds it."""
+    cluster, name = nemesis.cluster, nemesis.victim()
+    await nemesis.call(cluster.stop, name)
+    log = cluster.nodes[name].data_dir / "log.db"
+    share = nemesis.rng.uniform(*CUT_TO)
+    os.truncate(log, int(log.stat().st_size * share))
+    cluster.start(name)
+    code = await asyncio.to_thread(cluster.wait, name, START_S)
+    if code is None:
+        raise Violation(f"{name} started on a file that was cut to {share:.0%}")
+    if code != ExitCode.STORAGE:
+        raise Violation(f"{name} ended with {code} when its file was cut to {share:.0%}")
+    promoted = ""
+    deadline = asyncio.get_running_loop().time() + REBUILT_S
+    while said := await asyncio.to_thread(cluster.rebuild, name):
+        if asyncio.get_running_loop().time() > deadline:
+            raise Violation(f"{name}, its file cut to {share:.0%}, was not rebuilt within {REBUILT_S:g} s: {said}")
+        if not await nemesis.master():
+            promoted = f"; {await nemesis.promote_another(than=name)}"
+    for kept in cluster.nodes[name].data_dir.glob("log.db.damaged-*"):
+        kept.unlink()
+    cluster.start(name)
+    return f"{name}, to {share:.0%}{promoted}"
+
+
 # --- clocks and operators -------------------------------------------------------------------------------------------
 
 
@@ -322,6 +379,17 @@ async def killed_switchover(nemesis: Nemesis) -> str:
     return f"{master} to {to}, {killed} killed{promoted}"
 
 
+async def rolling_upgrade(nemesis: Nemesis) -> str:
+    """From the release before to this one, workers first, as the playbook does it."""
+    cluster, master = nemesis.cluster, await nemesis.master()
+    for name in [*(each for each in cluster.names if each != master), master]:
+        await nemesis.call(cluster.stop, name)
+        cluster.upgrade(name)
+        cluster.start(name)
+        await nemesis.level(name)
+    return f"of {len(cluster.names)} nodes, {master} last"
+
+
 #: By name, with how often it is chosen.
 FAULTS: dict[str, tuple[Fault, int]] = {
     "kill -9": (kill, 4),
@@ -333,12 +401,14 @@ FAULTS: dict[str, tuple[Fault, int]] = {
     "one-way partition": (one_way, 3),
     "packets lost": (lossy, 2),
     "slow link": (slow, 2),
+    "late packets": (late, 2),
     "power loss": (power_loss, 4),
     "power loss of all": (power_loss_of_all, 1),
     "disk full": (disk_full, 2),
     "fsync fails (EIO)": (sync_fails, 2),
     "fsync is slow": (sync_is_slow, 2),
     "flipped bit": (flipped_bit, 2),
+    "file cut off": (cut_file, 2),
     "clock jumps": (clock_jump, 2),
     "switchover": (switchover, 3),
     "promotion": (promotion, 1),

@@ -11,6 +11,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Literal, Self
 
+from tests.faults.cable import Cable
+
 Direction = Literal["in", "out"]
 _CHAINS = {"in": ("INPUT", "-s"), "out": ("OUTPUT", "-d")}
 
@@ -30,6 +32,7 @@ class Network:
         self.ip = {name: f"{self._prefix}.{index}" for index, name in enumerate(names, start=1)}
         self._namespace = {name: f"rfault{number}-{name}" for name in names}
         self._cable = {name: f"rf{number}-{index}" for index, name in enumerate(names, start=1)}
+        self._long: dict[str, Cable] = {}
 
     def __enter__(self) -> Self:
         self._remove()  # what a run that was killed has left
@@ -51,6 +54,11 @@ class Network:
         self._remove()
 
     def _remove(self) -> None:
+        for name in list(self._long):
+            self._shorten(name)
+        for cable in self._cable.values():
+            with suppress(subprocess.CalledProcessError):
+                run("ip", "link", "del", f"{cable}a")
         for namespace in self._namespace.values():
             with suppress(subprocess.CalledProcessError):
                 run("ip", "netns", "del", namespace)
@@ -81,8 +89,27 @@ class Network:
         shape = ("tbf", "rate", f"{kbit}kbit", "burst", "16kb", "latency", "400ms")
         run(*self.command(name, "tc", "qdisc", "add", "dev", "eth0", "root", *shape))
 
+    def lengthen(self, name: str, *, delay_s: float, jitter_s: float, twice: float) -> None:
+        """Let all that the host sends and gets come late, out of order where ``jitter_s`` allows, and a share of it
+        ``twice``."""
+        cable = self._cable[name]
+        ends = (f"{cable}a", f"{cable}b")
+        run("ip", "link", "add", ends[0], "type", "veth", "peer", "name", ends[1])
+        run("ip", "link", "set", ends[1], "master", self._bridge, "up")
+        for each in (ends[0], cable):  # not bridged, these are this machine's own, which is not to answer there
+            run("ip", "link", "set", each, "nomaster", "arp", "off", "up")
+        self._long[name] = Cable((cable, ends[0]), delay_s=delay_s, jitter_s=jitter_s, twice=twice)
+
+    def _shorten(self, name: str) -> None:
+        cable = self._cable[name]
+        self._long.pop(name).close()
+        run("ip", "link", "del", f"{cable}a")
+        run("ip", "link", "set", cable, "master", self._bridge, "arp", "on", "up")
+
     def heal(self) -> None:
         """All cables, and all packets at once."""
+        for name in list(self._long):
+            self._shorten(name)
         for name in self._namespace:
             self.pull(name, back=True)
             run(*self.command(name, "iptables", "-F"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
@@ -20,6 +21,7 @@ from tests.faults.campaign import Campaign
 from tests.faults.disks import Disk
 from tests.faults.history import History, Violation
 from tests.faults.network import Network
+from tests.faults.release import previous_release
 from tests.faults.report import lines
 
 RUN_S = 40.0
@@ -143,6 +145,11 @@ print("ready", flush=True)
 while True:
     server.accept()[0].close()
 """
+TIMED_CALL = """import socket, sys, time
+began = time.monotonic()
+socket.create_connection((sys.argv[1], 9), timeout=5)
+print(time.monotonic() - began)
+"""
 CALL = "import socket, sys; socket.create_connection((sys.argv[1], 9), timeout=0.5)"
 
 
@@ -183,6 +190,56 @@ def test_the_network_does_what_it_is_told(network: Network) -> None:
         assert hears("n1", "n2")
 
 
+SERVE_BYTES = """import hashlib, socket, sys
+server = socket.create_server((sys.argv[1], 9))
+print("ready", flush=True)
+caller, _ = server.accept()
+got = hashlib.sha256()
+while data := caller.recv(1 << 16):
+    got.update(data)
+caller.sendall(got.digest())
+"""
+SEND_BYTES = """import os, socket, sys
+data = bytes(range(256)) * (8 << 10)
+with socket.create_connection((sys.argv[1], 9), timeout=20) as server:
+    server.sendall(data)
+    server.shutdown(socket.SHUT_WR)
+    print(server.recv(32).hex())
+"""
+
+
+@root_only
+def test_a_long_cable_brings_all_late_out_of_order_and_whole(network: Network) -> None:
+    delay_s, sent = 0.05, bytes(range(256)) * (8 << 10)
+    with ExitStack() as stack:
+        for name, program in (("n1", SERVE_BYTES), ("n2", ECHO)):
+            command = network.command(name, sys.executable, "-c", program, network.ip[name])
+            server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
+            stack.callback(server.kill)
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"ready\n"
+        network.lengthen("n1", delay_s=delay_s, jitter_s=delay_s, twice=0.05)
+        command = network.command("n2", sys.executable, "-c", SEND_BYTES, network.ip["n1"])
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.strip()
+        assert answer == hashlib.sha256(sent).hexdigest()
+
+        def took_s() -> float:
+            command = network.command("n1", sys.executable, "-c", TIMED_CALL, network.ip["n2"])
+            return float(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
+
+        assert took_s() >= 2 * delay_s, "there and back"
+        network.heal()
+        assert took_s() < delay_s
+
+
+# --- the release before -----------------------------------------------------------------------------------------
+
+
+def test_the_release_before_is_unpacked_or_it_is_said_why_not(tmp_path: Path) -> None:
+    why = previous_release(tmp_path / "previous")
+    assert why or (tmp_path / "previous/replicad/__main__.py").is_file()
+
+
 # --- a short run ------------------------------------------------------------------------------------------------
 
 
@@ -192,8 +249,9 @@ def test_a_short_run_of_faults_loses_nothing(tmp_path: Path) -> None:
     """Another one each time: `make faults SEED=...` does the same faults again."""
     seed = random.SystemRandom().randrange(1 << 31)
     print(f"seed {seed}")
-    campaign = Campaign(tmp_path / "cluster", seed=seed, nodes=3, seconds=RUN_S, number=CAMPAIGN, say=print)
-    result = campaign.run()
+    previous = None if previous_release(tmp_path / "previous") else tmp_path / "previous"
+    folder = tmp_path / "cluster"
+    result = Campaign(folder, seed=seed, nodes=3, seconds=RUN_S, number=CAMPAIGN, say=print, previous=previous).run()
     print("\n".join(lines(result)))
     assert len(result.windows) > 2
     assert len(result.history.safe) > 100

@@ -52,6 +52,7 @@ _METHODS: dict[str, tuple[bool, str]] = {
     f"{CONTROL}/Switchover": (False, "wire.requests"),
     REPLICATE: (True, "wire.master_frame"),
     f"{REPLICATION}/Batches": (False, "wire.requests"),
+    f"{REPLICATION}/End": (False, "wire.requests"),
     "/grpc.health.v1.Health/Check": (False, "wire.health"),
     "/grpc.health.v1.Health/Watch": (False, "wire.health"),
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": (True, "wire.reflection"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,8 +13,9 @@ import pytest
 
 from replicad.client import AsyncClient, Posted, Status
 from replicad.dev import DevCluster, DevNode
-from replicad.errors import OperatorError, OutcomeUnknown, Unavailable
+from replicad.errors import ExitCode, OperatorError, OutcomeUnknown, Unavailable
 from tests.support.commandline import CommandLine
+from tests.support.daemon import run as daemon
 from tests.support.nodes import TOKEN, all_level, edit, events, raw_logs, reload, running_cluster, verified
 from tests.support.waiting import eventually, eventually_true
 
@@ -29,12 +31,18 @@ def scrub_rate() -> str | int:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path, scrub_rate: str | int) -> Iterator[DevCluster]:
+def tls() -> bool:
+    """No, unless a test is about it."""
+    return False
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, scrub_rate: str | int, tls: bool) -> Iterator[DevCluster]:
     settings = {
         "timeouts": {"reconnect_max": "300ms", "scrub_interval": "1s", "suspect": "1s", "unhealthy": "2s"},
         "limits": {"scrub_rate": scrub_rate},
     }
-    with running_cluster(tmp_path / "cluster", settings=settings) as made:
+    with running_cluster(tmp_path / "cluster", tls=tls, settings=settings) as made:
         yield made
         made.stop()
         for node in made.nodes:
@@ -64,7 +72,7 @@ async def post_needles(client: AsyncClient, records: int, w: int | str) -> list[
 
 def client_of(cluster: DevCluster, *names: str) -> AsyncClient:
     nodes = [node for node in cluster.nodes if not names or node.name in names]
-    return AsyncClient([node.address for node in nodes], token=TOKEN, timeout_s=30)
+    return AsyncClient([node.address for node in nodes], token=TOKEN, ca=cluster.layout.ca_file, timeout_s=30)
 
 
 async def flip(cluster: DevCluster, node: DevNode, *numbers: int, wait: bool = True) -> None:
@@ -274,6 +282,36 @@ async def test_a_file_whose_structure_is_damaged_is_rebuilt_while_the_node_is_st
     assert kept.read_bytes() == before
     await asyncio.to_thread(cluster.start, "node-2")
     assert await payload_on(node, offsets[RECORDS // 2]) == needle(RECORDS // 2)
+    async with raw_logs(cluster) as logs:
+        await all_level(logs)
+
+
+@pytest.mark.parametrize(("share", "tls"), [(0.5, False), (0.9, True)])
+async def test_a_file_that_was_cut_off_is_rebuilt_up_to_where_the_master_is(cluster: DevCluster, share: float) -> None:
+    """The newest pages are gone, and with them where the log ended."""
+    await fill(cluster)
+    node, cli = cluster.node("node-2"), CommandLine.of(cluster)
+    rebuild = ("rebuild", "--config", str(node.config_file))
+    await asyncio.to_thread(cluster.stop, "node-2")
+    log = node.data_dir / "log.db"
+    os.truncate(log, int(log.stat().st_size * share) // PAGE * PAGE)
+    before = log.read_bytes()
+    async with client_of(cluster) as client:
+        await client.post(b"while it was away", write_concern=2)
+    code, _, said = await asyncio.to_thread(daemon, "--config", str(node.config_file), cwd=node.folder)
+    assert code == ExitCode.STORAGE, said
+    assert "malformed; `replicad-cli rebuild` makes the log anew" in said
+
+    await asyncio.to_thread(cluster.stop, "node-3")
+    error = await asyncio.to_thread(cli.fails, 11, *rebuild)
+    assert "where the log ended can't be read here" in error["message"]
+    assert "node-1: " in error["message"], "a master that has no majority does not know"
+    assert log.read_bytes() == before
+    await asyncio.to_thread(cluster.start, "node-3")
+
+    (made,) = await asyncio.to_thread(cli.objects, *rebuild)
+    assert (made["size"], made["fetched"] > 0) == (RECORDS + 2, True)
+    await asyncio.to_thread(cluster.start, "node-2")
     async with raw_logs(cluster) as logs:
         await all_level(logs)
 

@@ -351,6 +351,17 @@ def test_the_example_shows_every_key_with_its_default(tmp_path: Path) -> None:
             assert getattr(holder, key.field) == key.default, path
 
 
+def test_who_does_not_sign_may_still_need_the_key_of_its_certificate(tmp_path: Path) -> None:
+    whole = with_tls(example_with_keys(tmp_path))
+    without = re.sub(r"\n  key: .*", "", whole, count=1)
+    tls = load(write(tmp_path, whole), {}, signs=False).tls
+    assert tls is not None
+    assert tls.key_file.endswith(".key")
+    with pytest.raises(ConfigError, match=r"tls: key is missing|tls\.key"):
+        load(write(tmp_path, without), {}, signs=False)
+    assert load(write(tmp_path, without), {}, signs=False, dials=False).tls is not None
+
+
 def test_the_example_without_its_tls_is_a_config_for_this_machine(tmp_path: Path) -> None:
     assert load(write(tmp_path, example_with_keys(tmp_path)), {}).tls is None
 

@@ -63,6 +63,18 @@ class BatchesRequest(_message.Message):
     until_offset: int
     def __init__(self, cluster: _Optional[str] = ..., from_offset: _Optional[int] = ..., until_offset: _Optional[int] = ...) -> None: ...
 
+class EndRequest(_message.Message):
+    __slots__ = ["cluster"]
+    CLUSTER_FIELD_NUMBER: _ClassVar[int]
+    cluster: str
+    def __init__(self, cluster: _Optional[str] = ...) -> None: ...
+
+class EndResponse(_message.Message):
+    __slots__ = ["size"]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    size: int
+    def __init__(self, size: _Optional[int] = ...) -> None: ...
+
 class Fetch(_message.Message):
     __slots__ = ["from_offset", "max_bytes"]
     FROM_OFFSET_FIELD_NUMBER: _ClassVar[int]

@@ -168,6 +168,7 @@ _REQUESTS: tuple[type[Message], ...] = (
     control_pb2.PromoteRequest,
     control_pb2.SwitchoverRequest,
     replication_pb2.BatchesRequest,
+    replication_pb2.EndRequest,
 )
 
 
@@ -268,6 +269,7 @@ def _request_seeds() -> Iterable[bytes]:
     yield _of(4, control_pb2.PromoteRequest(timeout_ms=100))
     yield _of(5, control_pb2.SwitchoverRequest(to="node-2", timeout_ms=100))
     yield _of(6, replication_pb2.BatchesRequest(cluster="c", from_offset=3, until_offset=9))
+    yield _of(7, replication_pb2.EndRequest(cluster="c"))
 
 
 def _reflection_seeds() -> Iterable[bytes]:

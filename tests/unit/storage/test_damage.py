@@ -310,9 +310,9 @@ def test_what_is_not_known_to_be_committed_is_replaced_by_itself_alone(data_dir:
 # --- what a rebuild begins with -----------------------------------------------------------------------------------
 
 
-def salvaged_size(data_dir: Path) -> int:
+def salvaged_size(data_dir: Path) -> int | None:
     """Where the old log is taken to have ended; nothing is put into the new one, so it does not take its place."""
-    sizes: list[int] = []
+    sizes: list[int | None] = []
     with (
         pytest.raises(DamagedError, match=r"^0 of [0-9]+ records could be had"),
         rebuilding(data_dir, cluster=CLUSTER, decode_records=decode_records) as (old, _),
