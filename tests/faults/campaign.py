@@ -27,7 +27,7 @@ from tests.faults.workload import Workload
 START_S = 30.0
 RECOVERED_S = 60.0  # from the end of a fault to a post that a majority has
 OPERATOR_S = 10.0  # without a master, until an operator promotes somebody
-SETTLED_S = 120.0  # from the last fault until all nodes have the same, looked over and whole
+SETTLED_S = 180.0  # from the last fault until all nodes have the same, looked over and whole
 CALM_S = (0.2, 2.0)  # between two faults
 UPGRADE = "rolling upgrade"
 SAYS_A_BUG = (" exception=", "InvariantError", "event=fork")
@@ -95,7 +95,7 @@ class Campaign:
         nemesis = Nemesis(cluster, seed=seed + 1)
         try:
             async with asyncio.timeout(START_S + self._seconds + SETTLED_S + 2 * RECOVERED_S):
-                async with Workload(cluster, self._history, seed=seed).running():
+                async with Workload(cluster, self._history, seed=seed, seconds=self._seconds).running():
                     await self._posts_go_on(cluster, nemesis, "the start")
                     if self._previous is not None:
                         await self._one(cluster, nemesis, UPGRADE, rolling_upgrade)

@@ -36,7 +36,7 @@ FAKETIME = Path("/usr/lib") / f"{os.uname().machine}-linux-gnu/faketime/libfaket
 SETTINGS: dict[str, dict[str, object]] = {"timeouts": {"suspect": "1s", "unhealthy": "2s", "reconnect_max": "1s"}}
 #: What the previous release does not know.
 NEW_SETTINGS: dict[str, dict[str, object]] = {
-    "timeouts": {"scrub_interval": "20s"},
+    "timeouts": {"scrub_interval": "30s"},
     "limits": {"disk_reserve": "16MiB", "scrub_rate": "64MiB"},
 }
 

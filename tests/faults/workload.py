@@ -19,12 +19,15 @@ POSTERS: tuple[str | int, ...] = (
     ("majority",) * 8 + (1,) * 2 + ("all",) * 2
 )  # who waits for all waits for whoever is away
 POST_S = 20.0  # longer than most faults: the library's own patience is part of what is tried
-PACE_S = 0.02  # between two posts of one poster
+PACE_S = 0.02  # between two posts of one poster, in a short run
+MOST_POSTS = 200_000  # of a long one, whose nodes look over all of their logs again and again
 LOOK_S = 0.5
 
 
 class Workload:
-    def __init__(self, cluster: FaultCluster, history: History, *, seed: int) -> None:
+    def __init__(self, cluster: FaultCluster, history: History, *, seed: int, seconds: float) -> None:
+        """``seconds`` is how long it will be, about."""
+        self._pace_s = max(PACE_S, seconds * len(POSTERS) / MOST_POSTS)
         self._cluster, self._history, self._rng = cluster, history, random.Random(seed)
         self._over = asyncio.Event()
 
@@ -62,7 +65,7 @@ class Workload:
                 history.failed(message_id, error)
             else:
                 history.acknowledged(message_id, posted.offset, by_majority=concern != 1, now=loop.time())
-            await asyncio.sleep(rng.uniform(0, 2 * PACE_S))
+            await asyncio.sleep(rng.uniform(0, 2 * self._pace_s))
 
     async def _tail(self, client: AsyncClient) -> None:
         """From the beginning, and gapless, whatever happens."""
