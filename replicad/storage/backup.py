@@ -30,7 +30,7 @@ from replicad.files import sync_folder
 from replicad.storage import schema
 from replicad.storage.faults import opening, translated
 from replicad.storage.lock import LOCK_NAME, FolderLock
-from replicad.storage.reader import Reader, log_end, typed
+from replicad.storage.reader import Reader, StoredState, log_end, whole_state
 from replicad.storage.sqlite import SqliteStore
 
 #: One read and one transaction: some 20 ms of the disk, which the daemon's next commit may have to wait for.
@@ -49,14 +49,6 @@ class Backup:
     commit_size: int
     last_epoch: int
     root: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    size: int
-    commit_size: int
-    promised_epoch: int
-    promised_to: str
 
 
 def back_up(
@@ -78,7 +70,7 @@ def back_up(
     with closing(connection), closing(Reader(path, decode_records)) as reader:
         with opening(path):
             meta = schema.read_meta(connection, path)
-            begin = _state(connection, path)
+            begin, _ = _read_state(connection)
         if meta.get("cluster") != cluster:
             raise DataFolderError(f"{path} is of cluster {meta.get('cluster')!r}, the config says {cluster!r}")
         node = meta.get("node", "")
@@ -87,13 +79,13 @@ def back_up(
             store = SqliteStore(draft, cluster=cluster, node=node, decode_records=decode_records)
             with closing(store):
                 check = partial(check_batch, cluster=cluster, keyring=keyring, decode=decode_records)
-                tree, last_epoch = _copy(reader, store, begin.size, check)
+                tree, last_epoch = _copy(reader, store, begin, check)
                 with opening(path):
-                    end = _state(connection, path)  # the promise is not below the epochs that were copied
-                if end.size < begin.size or reader.root_at(begin.size) != tree.root():
-                    raise _cut_back(begin.size)
-                commit_size = min(end.commit_size, begin.size)
-                store.set_promise(end.promised_epoch, end.promised_to)
+                    end, state = _read_state(connection)  # the promise is not below the epochs that were copied
+                if end < begin or reader.root_at(begin) != tree.root():
+                    raise _cut_back(begin)
+                commit_size = min(state.commit_size, begin)
+                store.set_promise(state.promised_epoch, state.promised_to)
                 store.set_commit_size(commit_size)
             finished = schema.database_path(draft)
             sync_closed(finished)
@@ -116,16 +108,15 @@ def sync_closed(database: Path) -> None:
             os.close(handle)
 
 
-def _state(connection: sqlite3.Connection, path: Path) -> _State:
+def _read_state(connection: sqlite3.Connection) -> tuple[int, StoredState]:
+    """The log's size, and the node's state, of one moment."""
     connection.execute("BEGIN")
     try:
         end = log_end(connection)
-        row = connection.execute("SELECT commit_size, promised_epoch, promised_to FROM state").fetchone()
+        state = whole_state(connection)
     finally:
         connection.execute("ROLLBACK")
-    if row is None:
-        raise DamagedError(f"{path} has lost its state")
-    return _State(end.size if end else 0, *typed(row, (int, int, str), "state"))
+    return end.size if end else 0, state
 
 
 def _copy(reader: Reader, store: SqliteStore, size: int, check: Callable[..., tuple[Append, Tree]]) -> tuple[Tree, int]:

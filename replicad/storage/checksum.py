@@ -1,4 +1,5 @@
-"""The checksum that a batch is stored with: whether the disk gives back what was written, at the price of a look.
+"""The checksums that a batch and a node's state are stored with: whether the disk gives back what was written, at the
+price of a look.
 
 It finds what a disk does by itself. That nobody has changed a log on purpose is proven by its signatures: see fsck.
 """
@@ -11,6 +12,7 @@ import zlib
 from replicad.core.batch import Batch
 
 _NUMBERS = struct.Struct(">qqqqHHI")
+_STATE = struct.Struct(">qq")
 
 
 def checksum_of(batch: Batch) -> int:
@@ -26,3 +28,8 @@ def checksum_of(batch: Batch) -> int:
         len(batch.root),
     )
     return zlib.crc32(batch.body, zlib.crc32(b"".join((head, signer, batch.signature, batch.root))))
+
+
+def checksum_of_state(promised_epoch: int, promised_to: str, commit_size: int) -> int:
+    """CRC-32 over what a node has promised, and knows to be committed."""
+    return zlib.crc32(_STATE.pack(promised_epoch, commit_size) + promised_to.encode())

@@ -18,13 +18,13 @@ from replicad.core.check import check_batch, check_records
 from replicad.core.keyring import Keyring
 from replicad.core.record import Records
 from replicad.core.tree import TILE_HEIGHT, TILE_WIDTH, Tree
-from replicad.errors import DataFolderError, PeerError, StorageError
+from replicad.errors import DamagedError, DataFolderError, PeerError, StorageError
 from replicad.storage import schema
 from replicad.storage.derived import Odd, full_tiles, wrong_id, wrong_tile
 from replicad.storage.edge import partial_tiles
 from replicad.storage.faults import opening, translated
 from replicad.storage.lock import FolderLock
-from replicad.storage.reader import stored_batches, typed
+from replicad.storage.reader import stored_batches, stored_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class _Audit:
         self._cluster, self._node = meta.get("cluster", ""), meta.get("node", "")
         if self._cluster != cluster:
             raise DataFolderError(f"{path} is of cluster {self._cluster!r}, not {cluster!r}: name the right one")
-        self._commit_size = 0
+        self._commit_size, self._whole_state = 0, True
 
     def run(self) -> None:
         """Raises _FaultError at the first fault, by offset."""
@@ -188,11 +188,12 @@ class _Audit:
         )
 
     def _read_state(self) -> int:
-        rows = self._connection.execute("SELECT promised_epoch, commit_size FROM state").fetchall()
-        if len(rows) != 1:
-            raise _FaultError(None, f"state has {len(rows)} rows, not one")
-        promised_epoch, self._commit_size = typed(rows[0], (int, int), "state")
-        return int(promised_epoch)
+        try:
+            state = stored_state(self._connection)
+        except DamagedError as exc:
+            raise _FaultError(None, str(exc)) from exc
+        self._commit_size, self._whole_state = state.commit_size, state.whole
+        return state.promised_epoch
 
     def _check_batch(self, batch: Batch) -> None:
         if min(batch.first_offset, batch.epoch, batch.time_ms) < 0 or not 1 <= batch.count < 1 << 32:
@@ -286,6 +287,8 @@ GROUP BY "offset" HAVING "offset" < 0 OR count(*) > 1 LIMIT 1"""
             raise _FaultError(size, f"the commit size is {self._commit_size}, the log ends at {size}")
         if promised_epoch < self._last_epoch:
             raise _FaultError(None, f"epoch {promised_epoch} is promised, the last record is of {self._last_epoch}")
+        if not self._whole_state:
+            raise _FaultError(None, "what the node has promised is not what was written: it has another checksum")
         damage = self._connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if damage != "ok":
             raise _FaultError(None, f"the database file is damaged: {damage}")

@@ -19,7 +19,7 @@ from replicad.core.start import EpochRecord
 from replicad.core.tree import TILE_WIDTH, Tree, leaf_hashes
 from replicad.errors import DamagedError, PeerError, invariant
 from replicad.storage import schema
-from replicad.storage.checksum import checksum_of
+from replicad.storage.checksum import checksum_of, checksum_of_state
 from replicad.storage.edge import restore_tree, stored_root_at
 from replicad.storage.faults import translated
 
@@ -67,6 +67,34 @@ def typed(row: tuple[Any, ...], types: tuple[type, ...], table: str) -> tuple[An
         names = ", ".join(type(value).__name__ for value in row)
         raise DamagedError(f"the table {table} has a row of ({names}): the file is damaged")
     return row
+
+
+class StoredState(NamedTuple):
+    """What a node has promised, how much it knows to be committed, and whether that is what was written."""
+
+    promised_epoch: int
+    promised_to: str
+    commit_size: int
+    whole: bool
+
+
+def stored_state(connection: sqlite3.Connection) -> StoredState:
+    """Raises DamagedError: there is none, or it is none."""
+    rows = connection.execute("SELECT promised_epoch, promised_to, commit_size, checksum FROM state").fetchall()
+    if len(rows) != 1:
+        raise DamagedError(f"the table state has {len(rows)} rows, not one: the file is damaged")
+    *values, checksum = rows[0]
+    promised_epoch, promised_to, commit_size = typed(tuple(values), (int, str, int), "state")
+    whole = checksum in (None, checksum_of_state(promised_epoch, promised_to, commit_size))
+    return StoredState(promised_epoch, promised_to, commit_size, whole)
+
+
+def whole_state(connection: sqlite3.Connection) -> StoredState:
+    """Raises DamagedError: it is not what was written."""
+    state = stored_state(connection)
+    if not state.whole:
+        raise DamagedError("what the node has promised is not what was written: it has another checksum")
+    return state
 
 
 class LogEnd(NamedTuple):

@@ -19,9 +19,11 @@ from replicad.errors import DataFolderError, DiskFullError
 from replicad.files import sync_folder
 from replicad.storage import schema
 from replicad.storage.backup import sync_closed
+from replicad.storage.checksum import checksum_of_state
 from replicad.storage.faults import opening, translated
 from replicad.storage.fsck import Report, verify_folder
 from replicad.storage.lock import LOCK_NAME, FolderLock, prepare_folder
+from replicad.storage.reader import whole_state
 
 #: Epochs that a restored node never takes. The cluster may have gone through some after the backup was made, and who
 #: saw them must not meet other records under the same epoch; a master takes one at each start, so these last for years.
@@ -130,8 +132,12 @@ def _rewrite(draft: Path, *, node: str) -> None:
     """Whose log it is, and what this node promises from now on: to follow no master of an epoch that may be gone."""
     with opening(draft), closing(schema.connect(draft, mode="rw")) as connection:
         connection.execute("PRAGMA synchronous = FULL")
+        schema.migrate(connection)
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("UPDATE meta SET value = ? WHERE key = 'node'", (node,))
-        connection.execute("UPDATE state SET promised_epoch = promised_epoch + ?, promised_to = ''", (EPOCHS_SKIPPED,))
+        state = whole_state(connection)
+        epoch = state.promised_epoch + EPOCHS_SKIPPED
+        checksum = checksum_of_state(epoch, "", state.commit_size)
+        connection.execute("UPDATE state SET promised_epoch = ?, promised_to = '', checksum = ?", (epoch, checksum))
         connection.execute("COMMIT")
     sync_closed(draft)

@@ -21,7 +21,7 @@ from replicad.storage import schema
 from replicad.storage.backup import empty, sync_closed
 from replicad.storage.faults import opening, translated
 from replicad.storage.lock import LOCK_NAME, FolderLock
-from replicad.storage.reader import NO_END, DecodeRecords, typed
+from replicad.storage.reader import NO_END, DecodeRecords, whole_state
 from replicad.storage.scrub import next_whole, whole_batch
 from replicad.storage.sqlite import SqliteStore
 
@@ -113,8 +113,7 @@ def _salvage(connection: sqlite3.Connection, path: Path, cluster: str) -> Salvag
         schema.set_up(connection, cache_kib=schema.READER_CACHE_KIB)
         schema.show_as_newest(connection)
         meta = schema.read_meta(connection, path)
-        row = connection.execute("SELECT promised_epoch, promised_to, commit_size FROM state").fetchone()
-        promised_epoch, promised_to, commit_size = typed(row or (), (int, str, int), "state")
+        promised_epoch, promised_to, commit_size, _ = whole_state(connection)
     except (sqlite3.DatabaseError, DamagedError) as exc:
         raise DamagedError(
             f"what this node has promised can't be read ({exc}): make it anew, with an empty data folder and without a "

@@ -25,7 +25,7 @@ from replicad.core.tree import HASH_BYTES, Tree
 from replicad.errors import DamagedError, DiskFailedError, DiskFullError, StorageError, invariant
 from replicad.storage import schema, scrub
 from replicad.storage.checks import check_appends, check_promise, check_truncate
-from replicad.storage.checksum import checksum_of
+from replicad.storage.checksum import checksum_of, checksum_of_state
 from replicad.storage.derived import full_tiles
 from replicad.storage.edge import partial_tiles
 from replicad.storage.faults import translated
@@ -41,7 +41,7 @@ from replicad.storage.reader import (
     log_end,
     read_tree,
     stored_tile,
-    typed,
+    whole_state,
 )
 from replicad.storage.scrub import Gap, Look
 from replicad.storage.wal import WalIndex
@@ -50,7 +50,7 @@ from replicad.storage.wal import WalIndex
 # `tile_places` a JSON list of [level, index, start, length] in `tile_hashes`, start from 1.
 _APPEND_VIEW = """CREATE TEMP VIEW append AS SELECT 0 AS first_offset, 0 AS count, 0 AS epoch, 0 AS time_ms, 0 AS root,
   0 AS signer, 0 AS signature, 0 AS body, 0 AS checksum, 0 AS ids, 0 AS tile_places, 0 AS tile_hashes,
-  0 AS commit_size"""
+  0 AS commit_size, 0 AS state_checksum"""
 # Ids are inserted in their own order: where they are random, each page of the index is touched once a batch (20 % less
 # time a record at 4000 a batch), and where they are UUIDv7 the sort costs nothing that can be measured.
 _APPEND_TRIGGER = """CREATE TEMP TRIGGER append_row INSTEAD OF INSERT ON append BEGIN
@@ -60,9 +60,10 @@ _APPEND_TRIGGER = """CREATE TEMP TRIGGER append_row INSTEAD OF INSERT ON append 
   INSERT INTO tiles SELECT value ->> 0, value ->> 1, substr(NEW.tile_hashes, value ->> 2, value ->> 3)
     FROM json_each(NEW.tile_places) WHERE true
     ON CONFLICT (level, "index") DO UPDATE SET hashes = excluded.hashes;
-  UPDATE state SET commit_size = NEW.commit_size WHERE commit_size < NEW.commit_size;
+  UPDATE state SET commit_size = NEW.commit_size, checksum = NEW.state_checksum
+    WHERE commit_size < NEW.commit_size;
 END"""
-_ROW = "(" + ", ".join("?" * 13) + ")"
+_ROW = "(" + ", ".join("?" * 14) + ")"
 # Rows of one statement: few enough that the texts for 1 to 32 stay prepared, many enough that a step is worth its GIL.
 _ROWS_PER_STATEMENT = 32
 _APPEND = tuple(f"INSERT INTO append VALUES {', '.join([_ROW] * rows)}" for rows in range(_ROWS_PER_STATEMENT + 1))  # noqa: S608
@@ -121,10 +122,7 @@ class SqliteStore:
         end = log_end(self._writer)
         self._size = end.size if end else 0
         self._last_epoch = end.last_epoch if end else 0
-        row = self._writer.execute("SELECT promised_epoch, promised_to, commit_size FROM state").fetchone()
-        if row is None:
-            raise DamagedError(f"{self._path} has lost its state")
-        self._promised_epoch, self._promised_to, self._commit_size = typed(row, (int, str, int), "state")
+        self._promised_epoch, self._promised_to, self._commit_size, _ = whole_state(self._writer)
         if not 0 <= self._commit_size <= self._size:
             raise DamagedError(f"{self._path} ends at {self._size}, below its commit size {self._commit_size}")
         schema.grow_wal(self._writer, self._path)
@@ -172,13 +170,13 @@ class SqliteStore:
         values: list[object] = []
         places, hashes = _pack_tiles(appends)
         ids = json.dumps([message_id for append in appends for message_id in append.ids])
-        shared: tuple[object, ...] = (ids, places, hashes, commit_size)
+        shared: tuple[object, ...] = (ids, places, hashes, commit_size, self._state_checksum(commit_size))
         for append in appends:
             batch = append.batch
             values += (batch.first_offset, batch.count, batch.epoch, batch.time_ms)
             values += (batch.root, batch.signer, batch.signature, batch.body, checksum_of(batch))
             values += shared
-            shared = (None, None, None, None)
+            shared = (None, None, None, None, None)
         self._writer.execute(_APPEND[len(appends)], values)
 
     def check_room(self) -> None:
@@ -190,7 +188,10 @@ class SqliteStore:
         if epoch == self._promised_epoch:
             return
         with self._writing("promise"):
-            self._writer.execute("UPDATE state SET promised_epoch = ?, promised_to = ?", (epoch, master))
+            checksum = checksum_of_state(epoch, master, self._commit_size)
+            self._writer.execute(
+                "UPDATE state SET promised_epoch = ?, promised_to = ?, checksum = ?", (epoch, master, checksum)
+            )
         self._promised_epoch, self._promised_to = epoch, master
         self._checkpoint()
 
@@ -199,9 +200,13 @@ class SqliteStore:
         if commit_size <= self._commit_size:
             return
         with self._writing("commit size"):
-            self._writer.execute("UPDATE state SET commit_size = ?", (commit_size,))
+            checksum = self._state_checksum(commit_size)
+            self._writer.execute("UPDATE state SET commit_size = ?, checksum = ?", (commit_size, checksum))
         self._commit_size = commit_size
         self._checkpoint()
+
+    def _state_checksum(self, commit_size: int) -> int:
+        return checksum_of_state(self._promised_epoch, self._promised_to, commit_size)
 
     def truncate(self, size: int) -> Tree:
         check_truncate(size, log_size=self._size, commit_size=self._commit_size)

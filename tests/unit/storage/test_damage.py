@@ -51,8 +51,40 @@ def damage(data_dir: Path, statement: str, *values: object) -> None:
 def make_version_1(data_dir: Path) -> None:
     """The file as release 0.1 would have made it."""
     with closing(sqlite3.connect(data_dir / "log.db")) as database, database:
-        database.execute("ALTER TABLE batches DROP COLUMN checksum")
+        for table in ("batches", "state"):
+            database.execute(f"ALTER TABLE {table} DROP COLUMN checksum")
         database.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE state SET promised_epoch = promised_epoch + 4",
+        "UPDATE state SET promised_to = 'node-3'",
+        "UPDATE state SET commit_size = commit_size - 1",
+        "UPDATE state SET checksum = checksum + 1",
+    ],
+)
+def test_a_promise_that_is_not_what_was_written_is_not_gone_by(data_dir: Path, statement: str) -> None:
+    log = filled(data_dir, commit_size=BAD)
+    with closing(opened(data_dir)) as store:
+        store.set_commit_size(BAD + RECORDS)
+        store.set_promise(7, "node-2")
+        store.append([log.append(1)], commit_size=BAD + RECORDS + 1)
+    with closing(opened(data_dir)) as store:
+        state = store.load()
+        assert (state.promised_epoch, state.promised_to, state.commit_size) == (7, "node-2", BAD + RECORDS + 1)
+    damage(data_dir, statement)
+    with pytest.raises(DamagedError, match="what the node has promised is not what was written"):
+        opened(data_dir)
+    with (
+        pytest.raises(DamagedError, match="make it anew, with an empty data folder and without a vote"),
+        rebuilding(data_dir, cluster=CLUSTER, decode_records=decode_records),
+    ):
+        pass
+    report = verify_folder(data_dir, cluster=CLUSTER, keyring=log.key.keyring, decode_records=decode_records)
+    assert report.fault is not None
+    assert (report.fault.offset, "another checksum" in report.fault.reason) == (None, True)
 
 
 @pytest.fixture(
