@@ -1,6 +1,6 @@
 """What is kept beside the log and follows from it: is it what the log makes of it?
 
-Owns the comparison of the index of ids and of full tiles with a batch that was proven. Changes nothing.
+Owns the comparison of the indexes and of full tiles with a batch that was proven. Changes nothing.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ import json
 import sqlite3
 from typing import NamedTuple
 
-from replicad.core.batch import Append, Tile
+from replicad.core.batch import Append, Batch, Tile
 from replicad.core.tree import HASH_BYTES, TILE_HEIGHT, TILE_WIDTH
 from replicad.storage.edge import first_offset_of
 from replicad.storage.reader import stored_tile
 
 _WRONG_ID = """SELECT wanted.key, wanted.value, ids."offset" FROM json_each(?) AS wanted
 LEFT JOIN ids ON ids.id = wanted.value WHERE ids."offset" IS NOT wanted.key + ? ORDER BY wanted.key LIMIT 1"""
+
+
+_IN_TIME = "SELECT 1 FROM batches INDEXED BY batches_by_time WHERE time_ms = ? AND first_offset = ?"
 
 
 class Odd(NamedTuple):
@@ -34,6 +37,13 @@ def wrong_id(connection: sqlite3.Connection, append: Append) -> Odd | None:
     index, message_id, indexed = row
     where = "is not in the index of ids" if indexed is None else f"is indexed at offset {indexed}"
     return Odd(first + index, f"id {message_id!r} {where}")
+
+
+def wrong_time(connection: sqlite3.Connection, batch: Batch) -> Odd | None:
+    """Whether a read by time would miss the batch."""
+    if connection.execute(_IN_TIME, (batch.time_ms, batch.first_offset)).fetchone():
+        return None
+    return Odd(batch.first_offset, "the batch is not in the index on time")
 
 
 def full_tiles(append: Append) -> list[Tile]:

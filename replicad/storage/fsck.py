@@ -24,7 +24,7 @@ from replicad.storage.derived import Odd, full_tiles, wrong_id, wrong_tile
 from replicad.storage.edge import partial_tiles
 from replicad.storage.faults import opening, translated
 from replicad.storage.lock import FolderLock
-from replicad.storage.reader import stored_batches, stored_state
+from replicad.storage.reader import is_possible, stored_batches, stored_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ class _Audit:
         return state.promised_epoch
 
     def _check_batch(self, batch: Batch) -> None:
-        if min(batch.first_offset, batch.epoch, batch.time_ms) < 0 or not 1 <= batch.count < 1 << 32:
+        if not is_possible(batch):
             raise _FaultError(self.tree.size, f"the batch at offset {batch.first_offset} holds impossible numbers")
         try:
             append, tree = check_batch(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from replicad.core.batch import Batch
-from replicad.core.record import RESERVED_ID_PREFIX, Records, epoch_record_id
+from replicad.core.record import RESERVED_ID_PREFIX, Leaf, Records, epoch_record_id, parse_leaf
 from replicad.core.start import EpochRecord
 from replicad.core.tree import TILE_WIDTH, Tree, leaf_hashes
 from replicad.errors import DamagedError, PeerError, invariant
@@ -55,7 +55,9 @@ _RESERVED = {
     "after_reserved": RESERVED_ID_PREFIX[:-1] + chr(ord(RESERVED_ID_PREFIX[-1]) + 1),  # the first string beyond
 }
 
-_PLACE = 'SELECT "offset" FROM ids WHERE id = ?'
+_LAST = "SELECT max(first_offset) FROM batches"
+_HOLDER = """SELECT first_offset, count, epoch FROM batches WHERE first_offset <= ?
+ORDER BY first_offset DESC LIMIT 1"""
 
 _END = """SELECT first_offset + count, epoch, root FROM batches ORDER BY first_offset DESC LIMIT 1"""
 
@@ -109,12 +111,31 @@ def stored_batches(
     connection: sqlite3.Connection, start: int, *, until: int = NO_END
 ) -> Generator[tuple[Batch, bool], None, None]:
     """The batches from the one that holds ``start``, below ``until``, read as they are asked for, and whether each is
-    what was written, as far as its checksum tells."""
+    what was written, as far as its checksum tells. Raises DamagedError at a row that is none."""
+    at = start
     with closing(connection.execute(_BATCHES_FROM, {"start": start, "until": until})) as rows:
-        for *values, checksum in rows:
-            batch = Batch(*typed(tuple(values), COLUMN_TYPES, "batches"))
+        while True:
+            try:
+                row = next(rows, None)
+                if row is None:
+                    return
+                *values, checksum = row
+                batch = Batch(*typed(tuple(values), COLUMN_TYPES, "batches"))
+            except DamagedError as exc:
+                raise DamagedError(str(exc), offset=at) from exc
+            except sqlite3.OperationalError as exc:
+                if getattr(exc, "sqlite_errorcode", None) is not None:
+                    raise
+                # Python's own, for a text that is not UTF-8
+                raise DamagedError(f"the batch at offset {at} is not what was written: {exc}", offset=at) from exc
             if batch.end > start:  # else the first row is the log's last batch, and `start` is beyond it
-                yield batch, checksum is None or checksum == checksum_of(batch)
+                yield batch, is_possible(batch) and checksum in (None, checksum_of(batch))
+                at = batch.end
+
+
+def is_possible(batch: Batch) -> bool:
+    """Whether its numbers are any that a batch may have."""
+    return min(batch.first_offset, batch.epoch, batch.time_ms) >= 0 and 1 <= batch.count < 1 << 32
 
 
 def batches_from(connection: sqlite3.Connection, start: int, *, until: int = NO_END) -> Generator[Batch, None, None]:
@@ -147,16 +168,53 @@ def greatest_id(connection: sqlite3.Connection) -> str:
 
 
 def epoch_record(connection: sqlite3.Connection, decode_records: DecodeRecords, epoch: int) -> EpochRecord | None:
-    """The first record of the epoch; None when the log has none. Raises DamagedError."""
-    row = connection.execute(_PLACE, (epoch_record_id(epoch),)).fetchone()
-    if row is None:
+    """The first record of the log's last epoch; None when it is not one that begins an epoch. Raises DamagedError.
+
+    By halves, since epochs never fall along the log. The index of ids would be shorter, but an id there that a disk has
+    changed must not look as if the log had never heard of a change of its voters.
+    """
+    last = connection.execute(_LAST).fetchone()[0]
+    if last is None:
         return None
-    offset: int = typed(row, (int,), "ids")[0]
-    with closing(batches_from(connection, offset, until=offset + 1)) as found:
+    low, high = 0, int(last)  # where batches begin; the epoch's first is one of these, or in between
+    while low < high:
+        row = connection.execute(_HOLDER, ((low + high) // 2,)).fetchone() or ()
+        first_offset, count, its_epoch = typed(row, (int, int, int), "batches")
+        low, high = (first_offset + count, high) if its_epoch < epoch else (low, first_offset)
+    # Where the search was led astray, it ends beside what led it there.
+    if high:
+        _look_at_epoch(connection, decode_records, high - 1)
+    with closing(batches_from(connection, high, until=high + 1)) as found:
         batch = next(found, None)
-    if batch is None or batch.epoch != epoch:
-        raise DamagedError(f"the first record of epoch {epoch} is not at offset {offset}, as the index says")
-    return EpochRecord(offset, decode_body(batch, decode_records).payloads[offset - batch.first_offset])
+    if batch is None:
+        raise DamagedError(f"no batch holds offset {high}", offset=high)
+    records = decode_body(batch, decode_records)
+    if _leaf(records, batch).id != epoch_record_id(epoch):
+        return None
+    return EpochRecord(batch.first_offset, records.payloads[0])
+
+
+def _look_at_epoch(connection: sqlite3.Connection, decode_records: DecodeRecords, offset: int) -> None:
+    """Raises DamagedError: the batch that holds the offset may be of another epoch than it says. A payload may be
+    damaged."""
+    with closing(stored_batches(connection, offset, until=offset + 1)) as found:
+        for batch, whole in found:
+            if whole or _leaf(decode_body(batch, decode_records), batch).epoch == batch.epoch:
+                return
+            raise DamagedError(
+                f"the batch at offset {batch.first_offset} is not what was written: its records are of another epoch",
+                offset=batch.first_offset,
+            )
+    raise DamagedError(f"no batch holds offset {offset}", offset=offset)
+
+
+def _leaf(records: Records, batch: Batch) -> Leaf:
+    """The first one of the batch."""
+    try:
+        return parse_leaf(records.leaves[0])
+    except ValueError as exc:
+        text = f"the batch at offset {batch.first_offset} holds no leaves: {exc}"
+        raise DamagedError(text, offset=batch.first_offset) from exc
 
 
 def stored_tile(connection: sqlite3.Connection, level: int, index: int) -> bytes | None:

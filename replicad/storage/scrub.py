@@ -15,7 +15,7 @@ from replicad.core.batch import Append, Batch
 from replicad.core.check import check_records
 from replicad.core.tree import HASH_BYTES, TILE_WIDTH, Tree, edge_length, leaf_hashes
 from replicad.errors import DamagedError, PeerError
-from replicad.storage.derived import full_tiles, wrong_id, wrong_tile
+from replicad.storage.derived import full_tiles, wrong_id, wrong_tile, wrong_time
 from replicad.storage.edge import restore_tree
 from replicad.storage.reader import NO_END, DecodeRecords, stored_batches, stored_tile, tail_hashes
 
@@ -93,7 +93,7 @@ def _look_at(
     append = Append(batch, ids, after.append(leaf_hashes(records.leaves)))
     if after.root() != batch.root:
         return tree, Fault(tree.size, "the root after the batch is not the one that was signed")
-    odd = wrong_id(connection, append)
+    odd = wrong_id(connection, append) or wrong_time(connection, batch)
     for tile in full_tiles(append):
         odd = odd or wrong_tile(connection, tile)
     return after, Fault(odd.offset, odd.reason, append) if odd else None

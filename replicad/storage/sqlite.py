@@ -70,6 +70,8 @@ _APPEND = tuple(f"INSERT INTO append VALUES {', '.join([_ROW] * rows)}" for rows
 
 _DELETE_IDS = "DELETE FROM ids WHERE id IN (SELECT value FROM json_each(?))"
 
+_DELETE_IDS_AT = 'DELETE FROM ids WHERE "offset" >= ? AND "offset" < ?'
+
 # How often room is looked for: each look gives up the GIL, and may wait for it.
 _LOOK_S = 0.1
 _LOOK_SHARE = 16  # of the reserve
@@ -369,7 +371,9 @@ class SqliteStore:
                 "DELETE FROM batches WHERE first_offset >= ? AND first_offset < ?", (gap.start, gap.end)
             )
             for append in appends:
-                self._writer.execute(_DELETE_IDS, (json.dumps(list(append.ids)),))
+                deleted = self._writer.execute(_DELETE_IDS, (json.dumps(list(append.ids)),)).rowcount
+                if deleted < append.batch.count:  # others stand in their place; to look for them is a walk, but rare
+                    self._writer.execute(_DELETE_IDS_AT, (append.batch.first_offset, append.batch.end))
                 self._append_rows([replace(append, tiles=full_tiles(append))], 0)
             self._writer.execute("COMMIT")
         self._checkpoint()

@@ -94,13 +94,14 @@ def test_a_promise_that_is_not_what_was_written_is_not_gone_by(data_dir: Path, s
         "UPDATE batches SET epoch = epoch + 1 WHERE first_offset = ?",
         "UPDATE batches SET count = count + 1 WHERE first_offset = ?",
         "UPDATE batches SET signer = 'n0de-1' WHERE first_offset = ?",
+        "UPDATE batches SET signer = CAST(x'ee6f64652d31' AS TEXT) WHERE first_offset = ?",  # no UTF-8
         "UPDATE batches SET signature = zeroblob(64) WHERE first_offset = ?",
         "UPDATE batches SET root = zeroblob(32) WHERE first_offset = ?",
         "UPDATE batches SET checksum = checksum + 1 WHERE first_offset = ?",
         "UPDATE batches SET first_offset = first_offset + 1 WHERE first_offset = ?",
         "DELETE FROM batches WHERE first_offset = ?",
     ],
-    ids=["body", "time", "epoch", "count", "signer", "signature", "root", "checksum", "place", "gone"],
+    ids=["body", "time", "epoch", "count", "signer", "utf8", "signature", "root", "checksum", "place", "gone"],
 )
 def damaged(request: pytest.FixtureRequest, data_dir: Path) -> Iterator[SqliteStore]:
     """A store in which one batch of six is not what was written."""
@@ -250,9 +251,10 @@ def test_a_scrub_finds_it_and_what_another_node_has_repairs_it(damaged: SqliteSt
     [
         'UPDATE ids SET "offset" = "offset" + 1 WHERE "offset" = ?',
         'DELETE FROM ids WHERE "offset" = ?',
+        "UPDATE ids SET id = 'odd-' || id WHERE \"offset\" = ?",
         "UPDATE tiles SET hashes = zeroblob(8192) WHERE level = 0 AND ? > 0",
     ],
-    ids=["place", "gone", "tile"],
+    ids=["place", "gone", "name", "tile"],
 )
 def test_what_is_kept_beside_the_log_is_made_again_of_the_log(data_dir: Path, statement: str) -> None:
     log = filled(data_dir)
@@ -266,6 +268,71 @@ def test_what_is_kept_beside_the_log_is_made_again_of_the_log(data_dir: Path, st
         assert look_over(store).fault is None
     report = verify_folder(data_dir, cluster=CLUSTER, keyring=log.key.keyring, decode_records=decode_records)
     assert report.fault is None
+
+
+def leave_out_of_time(data_dir: Path, offset: int) -> None:
+    """Take the batch out of the index on time, and of nothing else."""
+    sql = "UPDATE sqlite_schema SET sql = {} WHERE name = 'batches_by_time'"
+    with closing(sqlite3.connect(data_dir / "log.db", isolation_level=None)) as database:
+        row = database.execute("SELECT * FROM batches WHERE first_offset = ?", (offset,)).fetchone()
+        database.execute("DELETE FROM batches WHERE first_offset = ?", (offset,))
+        database.execute("PRAGMA writable_schema = ON")
+        database.execute(sql.format("sql || ' WHERE first_offset < 0'"))
+        database.execute("PRAGMA writable_schema = RESET")
+        database.execute(f"INSERT INTO batches VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608
+        database.execute("PRAGMA writable_schema = ON")
+        database.execute(sql.format("replace(sql, ' WHERE first_offset < 0', '')"))
+
+
+def test_a_batch_that_reads_by_time_would_miss_is_found_and_indexed_again(data_dir: Path) -> None:
+    log = filled(data_dir)
+    leave_out_of_time(data_dir, BAD)
+    with closing(opened(data_dir)) as store:
+        fault = look_over(store).fault
+        assert fault is not None
+        assert (fault.offset, fault.reason) == (BAD, "the batch is not in the index on time")
+        assert fault.append is not None
+        store.replace(Gap(BAD, BAD + RECORDS, 1, None), [fault.append])
+        assert look_over(store).fault is None
+        batch = fault.append.batch
+        read = store.read_time(
+            0, since_ms=batch.time_ms, until_ms=batch.time_ms + 1, max_bytes=1, until_offset=log.tree.size
+        )
+        assert [each.first_offset for each in read] == [BAD]
+
+
+@pytest.mark.parametrize("column", ["time_ms", "epoch"])
+def test_impossible_numbers_without_a_checksum_are_a_fault_as_any_other(data_dir: Path, column: str) -> None:
+    filled(data_dir)
+    make_version_1(data_dir)
+    damage(data_dir, f"UPDATE batches SET {column} = -1 WHERE first_offset = ?", BAD)  # noqa: S608
+    with closing(opened(data_dir)) as store:
+        fault = look_over(store).fault
+        assert fault is not None
+        assert (fault.offset, fault.append) == (BAD, None)
+    with rebuilding(data_dir, cluster=CLUSTER, decode_records=decode_records) as (old, store):
+        assert old.batch_at(BAD) is None
+        store.append(LogMaker().appends(*[RECORDS] * BATCHES), commit_size=0)
+
+
+def test_what_an_epoch_began_with_is_found_without_the_index_of_ids(data_dir: Path) -> None:
+    """A node that forgets of which voters the log knows would open without asking them."""
+    log = LogMaker()
+    appends = log.appends(RECORDS, 1)
+    log.epoch = 3
+    appends += [log.append(ids=["replicad:epoch:3", "another"]), *log.appends(*[1] * 9)]
+    with closing(opened(data_dir)) as store:
+        store.set_promise(3, NODE)
+        store.append(appends, commit_size=0)
+    damage(data_dir, "DELETE FROM ids WHERE id = ?", "replicad:epoch:3")
+    with closing(opened(data_dir)) as store:
+        record = store.load().epoch_record
+    assert record is not None
+    assert record.offset == RECORDS + 1
+    damage(data_dir, "UPDATE batches SET epoch = 1 WHERE first_offset = ?", RECORDS + 1)
+    with closing(opened(data_dir)) as store, pytest.raises(DamagedError, match="of another epoch") as caught:
+        store.load()
+    assert caught.value.offset == RECORDS + 1
 
 
 def test_several_damaged_batches_side_by_side_are_one_gap(data_dir: Path) -> None:
