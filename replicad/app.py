@@ -380,6 +380,7 @@ class Node:
 
     def _fatal(self, fault: BaseException) -> None:
         bug = None if isinstance(fault, ReplicadError) else fault
+        fault = to_rebuild(fault) if isinstance(fault, DamagedError) else fault
         text = f"{type(fault).__name__}: {fault}; this node stops"
         _log.error("fatal", text, exc=bug)
         self._supervision.failed(f"failed: {text}")

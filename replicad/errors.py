@@ -117,6 +117,13 @@ class DamagedError(StorageError):
         self.offset = offset  # of the first record that can't be read; None where it lies in no record
 
 
+class ForgottenError(DamagedError):
+    """What a node has promised or acknowledged is not known any more; with it, it could vote against its own word."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"{text}: make this node anew, with an empty data folder and without a vote until it is level")
+
+
 class DuplicateIdError(StorageError):
     """An append holds an id that the log has already; the transaction did not happen."""
 

@@ -16,6 +16,7 @@ from replicad.core.keyring import Keyring
 from replicad.core.tree import Tree
 from replicad.errors import DamagedError, PeerError, ServiceError
 from replicad.repair import Fetch
+from replicad.storage.reader import NO_END
 from replicad.storage.salvage import Salvaged, rebuilding
 from replicad.storage.sqlite import SqliteStore
 from replicad.wire.codec import decode_records
@@ -44,7 +45,10 @@ async def rebuild(config: Config, *, keyring: Keyring, fetch: Fetch, end: End) -
     Raises DamagedError: something is neither whole here nor committed at a node that can be asked; and what
     :func:`replicad.storage.salvage.rebuilding` raises. Then nothing has changed.
     """
-    with rebuilding(Path(config.data_dir), cluster=config.cluster, decode_records=decode_records) as (old, store):
+    with rebuilding(Path(config.data_dir), cluster=config.cluster, node=config.node, decode_records=decode_records) as (
+        old,
+        store,
+    ):
         work = _Rebuild(config, keyring, fetch, old, store)
         size = await _end_of(config, end, old) if old.size is None else old.size
         while work.tree.size < size:
@@ -80,13 +84,41 @@ class _Rebuild:
         self._config, self._keyring, self._fetch, self._old, self._store = config, keyring, fetch, old, store
         self.tree, self._last_epoch = Tree(), 0
         self.own = self.fetched = 0
+        self._alone = False  # the others have nothing more
         self._waiting: list[Append] = []
         self._waiting_bytes = 0
 
     async def step(self, size: int) -> None:
-        """The next batch, from the old file where it proves; else those that another node has, up to ``size``."""
-        if not self._take_own():
-            await self._ask(size)
+        """The next batches. Up to where this node knew of a majority, its own are as good as any. Beyond, what others
+        have committed comes first: its own may be a tail that the cluster went on without."""
+        start, commit_size = self.tree.size, self._old.commit_size
+        mine = start < commit_size
+        if mine and self._take_own():
+            return
+        reasons: list[str] = []
+        if not self._alone:
+            end = self._old.next_after(start)
+            await self._ask(start, end if mine and end <= commit_size else NO_END, reasons)
+            if self.tree.size > start:
+                return  # as far as it went; the next step goes on
+        if not mine:
+            self._alone = True  # nobody has committed what follows
+            if self._take_own():
+                return
+        why = "; ".join(reasons) or "no node has them committed"
+        raise DamagedError(f"offsets {start} to {size - 1} are damaged here, and not to be had elsewhere now: {why}")
+
+    async def _ask(self, start: int, end: int, reasons: list[str]) -> None:
+        """Take what the first node has that has any; ``reasons`` gets why others have none."""
+        for name in _others(self._config):
+            try:
+                for batch in await self._fetch(name, start, end):
+                    self._take(batch)
+                    self.fetched += batch.count
+            except (ServiceError, PeerError) as exc:
+                reasons.append(f"{name}: {exc}")
+            if self.tree.size > start:
+                return
 
     def go_on(self) -> None:
         """All that follows in the old file: this node alone may have it."""
@@ -103,22 +135,6 @@ class _Rebuild:
             return False
         self.own += batch.count
         return True
-
-    async def _ask(self, size: int) -> None:
-        start = self.tree.size
-        end = min(self._old.next_after(start), size)
-        reasons = []
-        for name in _others(self._config):
-            try:
-                for batch in await self._fetch(name, start, end):
-                    self._take(batch)
-                    self.fetched += batch.count
-            except (ServiceError, PeerError) as exc:
-                reasons.append(f"{name}: {exc}")
-            if self.tree.size > start:
-                return  # as far as it went; the next step goes on
-        why = "; ".join(reasons) or "no node has them committed"
-        raise DamagedError(f"offsets {start} to {end - 1} are damaged here, and not to be had elsewhere now: {why}")
 
     def _take(self, batch: Batch) -> None:
         """Raises PeerError, and has changed nothing then."""

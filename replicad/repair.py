@@ -14,7 +14,7 @@ from replicad.core.batch import Append, Batch
 from replicad.core.check import check_batch
 from replicad.core.keyring import Keyring
 from replicad.core.tree import Tree
-from replicad.errors import DamagedError, PeerError, ServiceError
+from replicad.errors import DamagedError, ForgottenError, PeerError, ServiceError
 from replicad.logs import Logger
 from replicad.storage.interface import StoreState
 from replicad.storage.scrub import Gap
@@ -69,6 +69,8 @@ def _proven(
 
 def to_rebuild(error: DamagedError) -> DamagedError:
     """The error of a log that can't be opened, with the remedy."""
+    if isinstance(error, ForgottenError):
+        return error
     return DamagedError(f"{error}; `replicad-cli rebuild` makes the log anew, of what is whole and of what others have")
 
 

@@ -18,7 +18,7 @@ from replicad.core.check import check_batch, check_records
 from replicad.core.keyring import Keyring
 from replicad.core.record import Records
 from replicad.core.tree import TILE_HEIGHT, TILE_WIDTH, Tree
-from replicad.errors import DamagedError, DataFolderError, PeerError, StorageError
+from replicad.errors import DamagedError, DataFolderError, ForgottenError, PeerError, StorageError
 from replicad.storage import schema
 from replicad.storage.derived import Odd, full_tiles, wrong_id, wrong_tile
 from replicad.storage.edge import partial_tiles
@@ -88,12 +88,13 @@ def verify_folder(
         )
     lock = None if path == data_dir else FolderLock(data_dir, shared=True)
     try:
+        unreached = _unreached(path)
         with _opened(path) as connection:
             audit = _Audit(connection, path, cluster, keyring, decode_records)
             try:
                 with translated(f"read {path}"):
                     audit.run()
-                fault = None
+                fault = Fault(audit.tree.size, str(unreached)) if unreached else None
             except _FaultError as exc:
                 fault = exc.fault
             except StorageError as exc:
@@ -127,6 +128,15 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
                 f"{path.name}-shm beside it: copy the folder to where you can write, and verify the copy"
             ) from exc
         yield connection
+
+
+def _unreached(path: Path) -> ForgottenError | None:
+    """What is wrong with the WAL."""
+    try:
+        schema.check_wal(path)
+    except ForgottenError as exc:
+        return exc
+    return None
 
 
 class _Audit:

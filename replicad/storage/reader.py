@@ -17,7 +17,7 @@ from replicad.core.batch import Batch
 from replicad.core.record import RESERVED_ID_PREFIX, Leaf, Records, epoch_record_id, parse_leaf
 from replicad.core.start import EpochRecord
 from replicad.core.tree import TILE_WIDTH, Tree, leaf_hashes
-from replicad.errors import DamagedError, PeerError, invariant
+from replicad.errors import DamagedError, ForgottenError, PeerError, invariant
 from replicad.storage import schema
 from replicad.storage.checksum import checksum_of, checksum_of_state
 from replicad.storage.edge import restore_tree, stored_root_at
@@ -92,10 +92,13 @@ def stored_state(connection: sqlite3.Connection) -> StoredState:
 
 
 def whole_state(connection: sqlite3.Connection) -> StoredState:
-    """Raises DamagedError: it is not what was written."""
-    state = stored_state(connection)
+    """Raises ForgottenError: it is not what was written."""
+    try:
+        state = stored_state(connection)
+    except DamagedError as exc:
+        raise ForgottenError(str(exc)) from exc
     if not state.whole:
-        raise DamagedError("what the node has promised is not what was written: it has another checksum")
+        raise ForgottenError("what this node has promised is not what was written, by its checksum")
     return state
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from replicad.core.batch import Batch
-from replicad.errors import DamagedError, DataFolderError
+from replicad.errors import DamagedError, DataFolderError, ForgottenError
 from replicad.files import sync_folder
 from replicad.storage import schema
 from replicad.storage.backup import empty, sync_closed
@@ -56,17 +56,19 @@ class Salvaged:
 
 @contextmanager
 def rebuilding(
-    data_dir: Path, *, cluster: str, decode_records: DecodeRecords
+    data_dir: Path, *, cluster: str, node: str, decode_records: DecodeRecords
 ) -> Iterator[tuple[Salvaged, SqliteStore]]:
     """The damaged log and a new, empty one. When the block ends well, the new one, which must not be shorter, has the
     old one's promise and commit size and is the folder's log; else nothing has changed.
 
-    Raises DataFolderError: no log there, a daemon runs, or it is of another cluster; DamagedError: not even what the
-    node has promised can be read; DiskFullError; DiskFailedError.
+    Raises DataFolderError: no log there, a daemon runs, or it is of another cluster or node; ForgottenError: not even
+    what the node has promised can be read; DiskFullError; DiskFailedError.
     """
     path = schema.database_path(data_dir)
     if not path.is_file():
         raise DataFolderError(f"{data_dir} holds no log ({schema.DATABASE_NAME}): correct data_dir")
+    if not path.stat().st_size:
+        raise ForgottenError(f"{path} is empty")
     lock = FolderLock(data_dir)
     draft = data_dir / _DRAFT
     try:
@@ -74,16 +76,18 @@ def rebuilding(
         draft.mkdir(mode=0o700, exist_ok=True)
         empty(draft)  # of a run that was killed
         with opening(path), closing(schema.connect(path, mode="ro&immutable=1")) as connection:
-            old = _salvage(connection, path, cluster)
-            with closing(SqliteStore(draft, cluster=cluster, node=old.node, decode_records=decode_records)) as store:
+            old = _salvage(connection, path, cluster, node)
+            with closing(SqliteStore(draft, cluster=cluster, node=node, decode_records=decode_records)) as store:
                 yield old, store
                 state = store.load()
                 least = old.commit_size if old.size is None else old.size
                 if state.size < least:
                     raise DamagedError(f"{state.size} of {least} records could be had")
-                # Records of a later epoch, from another node, bind this one to it: a promise may always be higher.
-                later = state.last_epoch > old.promised_epoch
-                store.set_promise(max(state.last_epoch, old.promised_epoch), "" if later else old.promised_to)
+                if state.last_epoch > old.promised_epoch:  # a promise may always be higher, and records bind to theirs
+                    master = store.read(state.size - 1, max_bytes=1)[-1].signer
+                    store.set_promise(state.last_epoch, "" if master == node else master)
+                else:
+                    store.set_promise(old.promised_epoch, old.promised_to)
                 store.set_commit_size(old.commit_size)
         _swap(path, schema.database_path(draft))
     finally:
@@ -97,9 +101,10 @@ def rebuilding(
 
 def _take_in_wal(path: Path) -> None:
     """So that all there is lies in one file. A page is copied as it is: this works on a damaged file, too."""
-    wal = path.with_name(path.name + "-wal")
+    wal = schema.wal_path(path)
     if not wal.exists() or not wal.stat().st_size:
         return
+    schema.check_wal(path)
     with translated(f"take in {wal}"), closing(schema.connect(path, mode="rw")) as connection:
         schema.allow_missing_pages(connection)
         busy, frames, done = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
@@ -107,23 +112,23 @@ def _take_in_wal(path: Path) -> None:
         raise DamagedError(f"{wal} can't be taken into {path.name}, and holds its newest records")
 
 
-def _salvage(connection: sqlite3.Connection, path: Path, cluster: str) -> Salvaged:
+def _salvage(connection: sqlite3.Connection, path: Path, cluster: str, node: str) -> Salvaged:
     try:
         schema.allow_missing_pages(connection)
         schema.set_up(connection, cache_kib=schema.READER_CACHE_KIB)
         schema.show_as_newest(connection)
         meta = schema.read_meta(connection, path)
         promised_epoch, promised_to, commit_size, _ = whole_state(connection)
+    except ForgottenError:
+        raise
     except (sqlite3.DatabaseError, DamagedError) as exc:
-        raise DamagedError(
-            f"what this node has promised can't be read ({exc}): make it anew, with an empty data folder and without a "
-            "vote until it is level"
-        ) from exc
-    if meta.get("cluster") != cluster:
-        raise DataFolderError(f"{path} is of cluster {meta.get('cluster')!r}, the config says {cluster!r}")
+        raise ForgottenError(f"what this node has promised can't be read ({exc})") from exc
+    for what, ours in (("cluster", cluster), ("node", node)):
+        if meta.get(what) != ours:
+            raise DataFolderError(f"{path} is of {what} {meta.get(what)!r}, the config says {ours!r}")
     size, why = _size(connection)
     size = size if size is None else max(size, commit_size)
-    return Salvaged(connection, meta.get("node", ""), promised_epoch, promised_to, commit_size, size, why)
+    return Salvaged(connection, node, promised_epoch, promised_to, commit_size, size, why)
 
 
 def _size(connection: sqlite3.Connection) -> tuple[int | None, str]:

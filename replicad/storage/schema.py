@@ -12,10 +12,11 @@ import shutil
 import sqlite3
 from pathlib import Path
 
-from replicad.errors import DamagedError, DataFolderError
+from replicad.errors import DamagedError, DataFolderError, ForgottenError
 from replicad.files import sync_folder
 from replicad.storage.checksum import checksum_of_state
 from replicad.storage.faults import from_sqlite, opening, translated
+from replicad.storage.wal import WalIndex, unreached_commits
 
 DATABASE_NAME = "log.db"
 _VERSIONS = ("1", "2")
@@ -91,6 +92,10 @@ def database_path(data_dir: Path) -> Path:
     return data_dir / DATABASE_NAME
 
 
+def wal_path(database: Path) -> Path:
+    return database.with_name(database.name + "-wal")
+
+
 def connect(path: Path, *, mode: str) -> sqlite3.Connection:
     """A bare connection; ``mode`` is SQLite's: rw or ro. Transactions are ours to begin. Raises sqlite3.Error."""
     return sqlite3.connect(
@@ -103,16 +108,20 @@ def connect(path: Path, *, mode: str) -> sqlite3.Connection:
 
 
 def open_writer(path: Path, *, cluster: str, node: str) -> sqlite3.Connection:
-    """The connection that writes; makes the database when it is missing or was not finished.
+    """The connection that writes; makes the database when it is missing.
 
-    Raises DataFolderError: not ours, of another cluster, node or schema, or on a file system that cannot do WAL.
+    Raises ForgottenError; DataFolderError: not ours, of another cluster, node or schema, or on a file system that can't
+    do WAL.
     """
-    _make_file(path)
+    if not path.exists():
+        _make(path, cluster=cluster, node=node)
+    if not path.stat().st_size:
+        raise ForgottenError(f"{path} is empty, and no node leaves it so. If this one has never run, remove it; else")
+    torn = check_wal(path)
     with opening(path):
         connection = connect(path, mode="rw")
     try:
         with opening(path):
-            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")  # heeded only by a file that is still empty
             set_up(connection, cache_kib=WRITER_CACHE_KIB)
             if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
                 raise DataFolderError(f"{path} is on a file system that cannot do WAL (a network one?): move it")
@@ -122,14 +131,14 @@ def open_writer(path: Path, *, cluster: str, node: str) -> sqlite3.Connection:
             connection.execute(f"PRAGMA journal_size_limit = {WAL_KEEP_BYTES}")
             # Debian's build zeroes what is deleted; that would write every page of a truncation twice for nothing.
             connection.execute("PRAGMA secure_delete = OFF")
-            if _is_empty(connection):
-                _create(connection, cluster=cluster, node=node)
         check_meta(connection, path, cluster=cluster, node=node)
         with translated(f"write {path}"):
             migrate(connection)
         # A killed daemon may have left commits in the WAL that it had written and not synced. They count from now on.
         with translated(f"sync {path}"):
-            _sync_file(path.with_name(path.name + "-wal"))
+            if torn:
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # no other is to be added to it
+            _sync_file(wal_path(path))
             sync_folder(path.parent)
     except BaseException:
         connection.close()
@@ -142,7 +151,7 @@ def grow_wal(connection: sqlite3.Connection, path: Path) -> None:
 
     What is taken back is overwritten by the commits to come. Changes nothing else; does nothing where room is scarce.
     """
-    wal = path.with_name(path.name + "-wal")
+    wal = wal_path(path)
     missing = WAL_START_BYTES - (wal.stat().st_size if wal.exists() else 0)
     if missing <= 0 or shutil.disk_usage(path.parent).free < _ROOMY * WAL_START_BYTES:
         return
@@ -206,18 +215,60 @@ def migrate(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
+def check_wal(path: Path) -> int:
+    """How many commits of the WAL SQLite passes over: one that is torn, or none. Raises ForgottenError: others, which
+    were on the disk.
+
+    To be called before any connection is there that writes: its end would take in what it can reach, and drop the rest.
+    """
+    wal = wal_path(path)
+    if not wal.exists() or not wal.stat().st_size:
+        return 0
+    index: WalIndex | None = None
+    with opening(path):
+        connection = connect(path, mode="ro")
+        try:
+            with contextlib.suppress(sqlite3.DatabaseError):  # the file may be damaged, too
+                allow_missing_pages(connection)
+                connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # SQLite looks the WAL over
+            with contextlib.suppress(FileNotFoundError):
+                index = WalIndex(path)
+            frames = index.frames() if index else 0
+        finally:
+            connection.close()
+            if index is not None:
+                index.close()
+    unreached = unreached_commits(wal, frames, page_bytes=PAGE_BYTES)
+    if unreached > 1:
+        raise ForgottenError(
+            f"{wal} has commits behind what a disk has changed, and no reader can reach them, so what this node has "
+            "promised and acknowledged last is not known"
+        )
+    return unreached
+
+
 def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()[0])
 
 
-def _make_file(path: Path) -> None:
-    """An empty file that only we can read: SQLite would take the umask, and gives the WAL the mode of this one."""
+def _make(path: Path, *, cluster: str, node: str) -> None:
+    """A new database under its name, or none: a file without a schema is never one whose making was cut short.
+
+    Only we can read it: SQLite would take the umask, and gives the WAL the mode of this file.
+    """
+    draft = path.with_name(f"{path.name}.unfinished")
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    except FileExistsError:
-        pass
+        draft.unlink(missing_ok=True)
+        os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except OSError as exc:
         raise DataFolderError(f"{path} cannot be made: {exc.strerror}") from exc
+    with translated(f"make {path}"):
+        with contextlib.closing(connect(draft, mode="rw")) as connection:
+            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+            _create(connection, cluster=cluster, node=node)
+        _sync_file(draft)
+        draft.rename(path)
+        sync_folder(path.parent)
 
 
 def _sync_file(path: Path) -> None:
@@ -230,10 +281,6 @@ def _sync_file(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _is_empty(connection: sqlite3.Connection) -> bool:
-    return connection.execute("SELECT 1 FROM sqlite_schema").fetchone() is None
 
 
 def _create(connection: sqlite3.Connection, *, cluster: str, node: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,8 +13,9 @@ import pytest
 
 from replicad.core.batch import Append, Batch
 from replicad.core.check import check_batch
+from replicad.core.keyring import Keyring, NodeKey
 from replicad.core.tree import Tree
-from replicad.errors import DamagedError, InvariantError
+from replicad.errors import DamagedError, ForgottenError, InvariantError
 from replicad.storage.fsck import verify_folder
 from replicad.storage.reader import NO_END
 from replicad.storage.salvage import rebuilding
@@ -75,11 +78,11 @@ def test_a_promise_that_is_not_what_was_written_is_not_gone_by(data_dir: Path, s
         state = store.load()
         assert (state.promised_epoch, state.promised_to, state.commit_size) == (7, "node-2", BAD + RECORDS + 1)
     damage(data_dir, statement)
-    with pytest.raises(DamagedError, match="what the node has promised is not what was written"):
+    with pytest.raises(DamagedError, match="what this node has promised is not what was written"):
         opened(data_dir)
     with (
-        pytest.raises(DamagedError, match="make it anew, with an empty data folder and without a vote"),
-        rebuilding(data_dir, cluster=CLUSTER, decode_records=decode_records),
+        pytest.raises(DamagedError, match="anew, with an empty data folder and without a vote"),
+        rebuilding(data_dir, cluster=CLUSTER, node=NODE, decode_records=decode_records),
     ):
         pass
     report = verify_folder(data_dir, cluster=CLUSTER, keyring=log.key.keyring, decode_records=decode_records)
@@ -310,7 +313,7 @@ def test_impossible_numbers_without_a_checksum_are_a_fault_as_any_other(data_dir
         fault = look_over(store).fault
         assert fault is not None
         assert (fault.offset, fault.append) == (BAD, None)
-    with rebuilding(data_dir, cluster=CLUSTER, decode_records=decode_records) as (old, store):
+    with rebuilding(data_dir, cluster=CLUSTER, node=NODE, decode_records=decode_records) as (old, store):
         assert old.batch_at(BAD) is None
         store.append(LogMaker().appends(*[RECORDS] * BATCHES), commit_size=0)
 
@@ -406,6 +409,104 @@ def test_what_is_not_known_to_be_committed_is_replaced_by_itself_alone(data_dir:
             store.replace(gap, proven(LogMaker(), store, gap))
 
 
+# --- the WAL ------------------------------------------------------------------------------------------------------
+
+COMMITS = 40
+WAL_HEADER, FRAME = 32, 24 + 4096
+
+
+@pytest.fixture
+def killed(data_dir: Path, tmp_path: Path) -> tuple[Path, LogMaker, int]:
+    """The folder of a daemon that was killed, with all of its log in the WAL, and how many frames that has."""
+    log, copy = LogMaker(), tmp_path / "killed"
+    with closing(opened(data_dir)) as store:
+        store.set_promise(7, "node-2")
+        for _ in range(COMMITS):
+            store.append([log.append(10)], commit_size=0)
+        assert store._wal is not None
+        frames = store._wal.frames()
+        shutil.copytree(data_dir, copy)
+    return copy, log, frames
+
+
+def flip_in_wal(data_dir: Path, place: int) -> None:
+    with (data_dir / "log.db-wal").open("r+b") as file:
+        file.seek(place)
+        byte = file.read(1)[0]
+        file.seek(place)
+        file.write(bytes([byte ^ 4]))
+
+
+def test_a_wal_that_is_whole_is_gone_by(killed: tuple[Path, LogMaker, int]) -> None:
+    data_dir, log, _ = killed
+    with closing(opened(data_dir)) as store:
+        assert (store.load().size, store.load().promised_epoch) == (log.tree.size, 7)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.95])
+@pytest.mark.parametrize("within", [4, 9, 20, 1000])
+def test_a_flipped_bit_in_the_wal_takes_back_nothing_without_a_word(
+    killed: tuple[Path, LogMaker, int], share: float, within: int
+) -> None:
+    """In a frame's head or its page: SQLite ends its reading there, as if nothing had come after."""
+    data_dir, log, frames = killed
+    flip_in_wal(data_dir, WAL_HEADER + int(frames * share) * FRAME + within)
+    before = (data_dir / "log.db-wal").read_bytes()
+    with pytest.raises(ForgottenError, match="without a vote until it is level"):
+        opened(data_dir)
+    report = verify_folder(data_dir, cluster=CLUSTER, keyring=log.key.keyring, decode_records=decode_records)
+    assert not report.ok
+    with (
+        pytest.raises(ForgottenError),
+        rebuilding(data_dir, cluster=CLUSTER, node=NODE, decode_records=decode_records),
+    ):
+        pass
+    assert (data_dir / "log.db-wal").read_bytes() == before
+
+
+@pytest.mark.parametrize("place", [1, 9, 17, 25])
+def test_a_flipped_bit_in_the_wals_header_takes_back_nothing_without_a_word(
+    killed: tuple[Path, LogMaker, int], place: int
+) -> None:
+    data_dir, _, _ = killed
+    flip_in_wal(data_dir, place)
+    with pytest.raises(DamagedError):
+        opened(data_dir)
+
+
+def test_a_last_commit_that_is_torn_was_never_answered_and_the_log_goes_on(
+    killed: tuple[Path, LogMaker, int],
+) -> None:
+    """As a loss of power leaves it: its last frame is on the disk, one before it is not."""
+    data_dir, log, frames = killed
+    flip_in_wal(data_dir, WAL_HEADER + (frames - 1) * FRAME - 100)
+    for _ in range(3):  # and again, before anything was written over it
+        with closing(opened(data_dir)) as store:
+            assert store.load().size == log.tree.size - 10
+
+
+@pytest.mark.parametrize("whole", [0, 1, 20, 39.5])
+def test_a_wal_that_ends_in_the_midst_is_read_as_far_as_it_goes(
+    killed: tuple[Path, LogMaker, int], whole: float
+) -> None:
+    data_dir, log, frames = killed
+    os.truncate(data_dir / "log.db-wal", WAL_HEADER + int(frames * whole / COMMITS * FRAME) + 7)
+    with closing(opened(data_dir)) as store:
+        assert store.load().size <= log.tree.size - 10
+
+
+def test_an_empty_database_is_not_taken_for_a_new_one(killed: tuple[Path, LogMaker, int]) -> None:
+    data_dir, _, _ = killed
+    os.truncate(data_dir / "log.db", 0)
+    with pytest.raises(ForgottenError, match=r"log\.db is empty"):
+        opened(data_dir)
+    with (
+        pytest.raises(ForgottenError, match=r"log\.db is empty"),
+        rebuilding(data_dir, cluster=CLUSTER, node=NODE, decode_records=decode_records),
+    ):
+        pass
+
+
 # --- what a rebuild begins with -----------------------------------------------------------------------------------
 
 
@@ -414,7 +515,7 @@ def salvaged_size(data_dir: Path) -> int | None:
     sizes: list[int | None] = []
     with (
         pytest.raises(DamagedError, match=r"^0 of [0-9]+ records could be had"),
-        rebuilding(data_dir, cluster=CLUSTER, decode_records=decode_records) as (old, _),
+        rebuilding(data_dir, cluster=CLUSTER, node=NODE, decode_records=decode_records) as (old, _),
     ):
         sizes.append(old.size)
     return sizes[0]
@@ -441,16 +542,17 @@ def test_a_rebuild_wants_all_that_any_part_of_the_old_file_knows_of(data_dir: Pa
 def test_records_of_a_later_epoch_raise_the_promise_with_them(data_dir: Path) -> None:
     """What a node had above its commit size is damaged; what others have committed there is of their epoch."""
     filled(data_dir, commit_size=BAD)
-    other = LogMaker()
+    other = LogMaker(signer="node-2")
     appends = other.appends(*[RECORDS] * 2)
     other.epoch = 4
     appends += other.appends(*[RECORDS] * 5)
-    with rebuilding(data_dir, cluster=CLUSTER, decode_records=decode_records) as (old, store):
+    with rebuilding(data_dir, cluster=CLUSTER, node=NODE, decode_records=decode_records) as (old, store):
         assert (old.promised_epoch, old.commit_size) == (1, BAD)
         store.append(appends, commit_size=0)
     with closing(opened(data_dir)) as store:
         state = store.load()
-        assert (state.promised_epoch, state.promised_to, state.commit_size) == (4, "", BAD)
+        assert (state.promised_epoch, state.promised_to, state.commit_size) == (4, "node-2", BAD)
         assert state.size == BATCHES * RECORDS + RECORDS
-    report = verify_folder(data_dir, cluster=CLUSTER, keyring=other.key.keyring, decode_records=decode_records)
+    keyring = Keyring({"node-2": [NodeKey(other.key.key_id, other.key)]})
+    report = verify_folder(data_dir, cluster=CLUSTER, keyring=keyring, decode_records=decode_records)
     assert report.fault is None

@@ -165,10 +165,11 @@ def test_what_is_no_database_at_all_is_called_damaged(data_dir: Path) -> None:
 
 def test_a_folder_whose_making_was_cut_short_is_made_whole(data_dir: Path) -> None:
     data_dir.mkdir(mode=0o700)
-    (data_dir / "log.db").touch()
+    (data_dir / "log.db.unfinished").write_bytes(b"SQLite")
     store = open_store(data_dir)
     assert store.load().size == 0
     store.close()
+    assert not (data_dir / "log.db.unfinished").exists()
 
 
 # --- the start --------------------------------------------------------------------------------------------------
