@@ -29,7 +29,7 @@ from replicad.core.seal import Sealer
 from replicad.core.settings import Settings
 from replicad.core.worker import Worker
 from replicad.damage import Damage
-from replicad.errors import ConfigError, DamagedError, ExitCode, ReplicadError
+from replicad.errors import ConfigError, DamagedError, DiskFullError, ExitCode, ReplicadError
 from replicad.notify import Notifier
 from replicad.reloading import Reloader
 from replicad.repair import mend_end, to_rebuild
@@ -47,6 +47,7 @@ from replicad.wire.codec import decode_records, encode_records
 from replicad.wire.frames import encode_batch
 
 DEFAULT_CONFIG = "/etc/replicad.yaml"
+ROOM_LOOK_S = 1.0
 SWITCH_S = 0.0002  # the writing thread waits for the interpreter lock this long at the most, not Python's 5 ms
 OWN_FILES = 512  # the log, its reading threads, links to workers, and gRPC's own
 READ_BYTES = 1 << 20  # what an aside copy holds in memory at a time
@@ -211,7 +212,8 @@ class Node:
         self._config, self._signer = config, signer
         self._rekeyed = (signer, 0)  # the key before this one, and the log's size when that was replaced
         self._ending: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-        self._damage = Damage(log=_log, changed=lambda: self._runtime.set_unfit(self._damage.text))
+        self._damage = Damage(log=_log, changed=self._tell_fitness)
+        self._no_room = ""  # for records, on this node's disk: why
         self._runtime = Runtime(
             machine,
             store,
@@ -274,8 +276,8 @@ class Node:
         if self._tls is not None:
             running.append(self._tls.run())
         self._tasks = [loop.create_task(part) for part in running]
-        self._scrub = loop.create_task(self._scrubbing.run())
-        for task in (*self._tasks, self._scrub):
+        self._readers = [loop.create_task(part) for part in (self._scrubbing.run(), self._watch_room())]
+        for task in (*self._tasks, *self._readers):
             task.add_done_callback(self._task_ended)
         self._turned()
         self._runtime.start()
@@ -369,6 +371,22 @@ class Node:
         elif state in (State.DEPOSED, State.READ_ONLY, State.HANDING_OVER):
             self._server.health.set_serving(False)
 
+    async def _watch_room(self) -> None:
+        """See whether records find room, also while there are none: without it this node is not to be the master."""
+        while True:
+            no_room = ""
+            try:
+                await self._runtime.disk.read(self._runtime.store.check_room)
+            except DiskFullError as exc:
+                no_room = str(exc)
+            if bool(no_room) != bool(self._no_room):
+                self._no_room = no_room
+                self._tell_fitness()
+            await asyncio.sleep(ROOM_LOOK_S)
+
+    def _tell_fitness(self) -> None:
+        self._runtime.set_unfit(self._damage.text or self._no_room)
+
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         """These never end by themselves; without one of them this would be a node that does half its work."""
         if not task.cancelled() and (exc := task.exception()) is not None:
@@ -390,8 +408,9 @@ class Node:
         """Take no more posts, answer what is under way, flush, leave."""
         self._supervision.stopping()
         _log.info("stopping", "answering what is under way" if fault is None else "after a fault")
-        self._scrub.cancel()  # before the disk is closed, which it reads
-        await asyncio.gather(self._scrub, return_exceptions=True)
+        for task in self._readers:  # before the disk is closed, which they read
+            task.cancel()
+        await asyncio.gather(*self._readers, return_exceptions=True)
         await self._server.stop(0.0 if fault else self._config.timeouts.stop_s)
         await self._runtime.close()  # first: that the streams to the workers end now is nothing to act on or to log
         self._dialing.stop()

@@ -115,7 +115,10 @@ EVENTS: dict[str, Kind] = {
         "38a135fef7464d3c9f844909121ffea2", "The whole log was looked over; FAULTS were found.", repeats=True
     ),
     "scrub_ended": Kind("7b54b7f442f843758c73a497703301bb", "A scrub could not go on beyond what is damaged."),
-    "unfit": Kind("5639316dae594f8dbfb16ae5c72c46d3", "This node was to become the master, and has a damaged log."),
+    "unfit": Kind(
+        "5639316dae594f8dbfb16ae5c72c46d3",
+        "This node was to become the master, and is not fit to: its log is damaged, or its disk is full.",
+    ),
     "no_room": Kind(
         "56ac83eb2b0e452aa70d212dcb083abf",
         "A master can't open: there is no room on its disk for the epoch's first record; it is tried again.",

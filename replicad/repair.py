@@ -41,7 +41,8 @@ async def copy_of(
         if node.name == config.node:
             continue
         try:
-            appends, after = _proven(await fetch(node.name, gap.start, gap.end), gap, tree, config, keyring)
+            batches = await fetch(node.name, gap.start, gap.end)
+            appends, after = await asyncio.to_thread(_proven, batches, gap, tree, config, keyring)
         except (ServiceError, PeerError) as exc:
             reasons.append(f"{node.name}: {exc}")
             continue
@@ -100,8 +101,11 @@ async def mend_end(
             fault, offset = exc, exc.offset
         mended.add(offset)
         journal.error("damaged", f"{fault}; the start needs it, so other nodes are asked", offset=offset)
-        gap = await asyncio.to_thread(store.gap_at, offset)
-        tree = await asyncio.to_thread(store.tree_at, gap.start)
+        try:
+            gap = await asyncio.to_thread(store.gap_at, offset)
+            tree = await asyncio.to_thread(store.tree_at, gap.start)
+        except DamagedError as exc:  # of the file's structure
+            raise to_rebuild(DamagedError(f"{fault}; {exc}")) from exc
         try:
             source, appends = await copy_of(gap, tree, config=config, keyring=keyring, fetch=fetch)
             await asyncio.to_thread(store.replace, gap, appends)

@@ -478,7 +478,11 @@ class Runtime:
             if not isinstance(result, DiskFullError):
                 self.feed(PromiseStored(effect.epoch))
             elif self._is_at_work(machine):  # nobody is answered meanwhile
-                self._loop.call_later(RETRY_S, self._again, machine, self._store_promise, effect)
+                self._loop.call_later(RETRY_S, again)
+
+        def again() -> None:
+            if effect.epoch == machine.epoch:  # no higher promise was made meanwhile
+                self._again(machine, self._store_promise, effect)
 
         self.disk.write(lambda: self.store.set_promise(effect.epoch, effect.master), done)
 
@@ -536,6 +540,10 @@ class Runtime:
     ) -> None:
         """Read again what is damaged, until it is repaired: while a stream's peer is there, for a post not long."""
         now = self._loop.time()
+        link = self.links.get(effect.peer) if isinstance(effect, ReadBatches) else None
+        if link is not None and isinstance(machine, Worker):  # who is to be the master wants it: others may have it
+            link.hang_up(str(fault))
+            return
         if isinstance(effect, ReadBatches | ReadRoot):
             self._later(RETRY_S, effect)
             return
@@ -570,6 +578,8 @@ class Runtime:
         def again() -> None:
             if link is not None and self.links.get(effect.peer) is link:
                 self._again(machine, self._perform_by_type[type(effect)], effect)
+            elif isinstance(effect, ReadRoot) and self._is_at_work(machine):  # it counts those that are on their way
+                self.feed(RootRead(effect.peer, effect.session, effect.size, b""))
 
         self._loop.call_later(wait_s, again)
 

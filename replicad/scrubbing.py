@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import TypeVar, cast
 
@@ -63,16 +63,19 @@ class Scrubbing:
         since, wait_s = loop.time(), FIRST_S
         while True:
             await self._sleep_until(since + min(wait_s, self._config.timeouts.scrub_interval_s))
-            try:
-                for offset in self._damage.offsets:
-                    await self._repair(offset)
-                interval_s = self._config.timeouts.scrub_interval_s
-                if self._config.limits.scrub_rate and loop.time() >= since + min(wait_s, interval_s):
-                    await self._scrub()
-                    since, wait_s = loop.time(), float("inf")
-            except DamagedError as exc:  # of the file's structure: it can't even be looked where the damage ends
-                self._damage.found(exc)
+            for offset in self._damage.offsets:
+                await self._telling(self._repair(offset))
+            interval_s = self._config.timeouts.scrub_interval_s
+            if self._config.limits.scrub_rate and loop.time() >= since + min(wait_s, interval_s):
+                await self._telling(self._scrub())
                 since, wait_s = loop.time(), float("inf")
+
+    async def _telling(self, work: Coroutine[object, object, object]) -> None:
+        """Do it; where the file's very structure is damaged, so that not even the damage's end can be found, say so."""
+        try:
+            await work
+        except DamagedError as exc:
+            self._damage.found(exc)
 
     async def _sleep_until(self, due: float) -> None:
         """Or until something is damaged, or the config changes; what was damaged before is tried again in a while."""

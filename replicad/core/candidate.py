@@ -49,13 +49,14 @@ class Candidate:
 
     def __init__(self, settings: Settings, start: StoreState, *, call: Call) -> None:
         self.settings, self.call = settings, call
+        self._own_call = call if call in (Call.RESUME, Call.BEGIN) else None  # by its own past
         self.state = State.OPENING
         self.epoch, self.promised_to = start.promised_epoch, start.promised_to
         self.log = OwnLog.restore(start, 0)
         self._heard: dict[str, Standing] = {}
         self._gone: set[str] = set()  # others that are known not to be reached now
         self._refusals: dict[str, str] = {}
-        self._now = self._began = 0.0
+        self._now = self._began = self._own_began = 0.0
         self._handlers: dict[type, Callable[..., list[Effect]]] = {
             PeerUp: self._peer_up,
             PeerDown: self._peer_down,
@@ -84,7 +85,7 @@ class Candidate:
     def start(self, *, now: float, wall_ms: int) -> list[Effect]:
         """A cluster of one needs nobody's answer."""
         del wall_ms
-        self._now = self._began = now
+        self._now = self._began = self._own_began = now
         decision = self._decide()
         if decision:
             return decision
@@ -103,9 +104,13 @@ class Candidate:
 
     @property
     def _courtesy_ends(self) -> float:
-        """How long one that is appointed waits for those beyond R: the master may be among them, and open."""
-        by_an_operator = self.call in (Call.APPOINTED, Call.FORCED)
-        return self._began + self.settings.suspect_s if by_an_operator else self._began
+        """How long one that is wanted waits for those beyond R: the master may be among them, and open."""
+        return self._began + self.settings.suspect_s if self._is_wanted else self._began
+
+    @property
+    def _awaited(self) -> list[str]:
+        """Whose answers that courtesy is for. Who hands over may have given up on this node, and gone on."""
+        return [self.promised_to] if self.call is Call.HANDED_OVER else self._others
 
     @property
     def _patience_ends(self) -> float:
@@ -151,8 +156,7 @@ class Candidate:
                 self._refusals[event.peer] = text
                 return [Hangup(event.peer, "refused")]
             case Inquiry() as inquiry:
-                own = mandate.standing(self.settings, self.log, epoch=self.epoch, promised_to=self.promised_to)
-                return [Send(event.peer, mandate.answer_inquiry(self.settings, inquiry, own))]
+                return [Send(event.peer, mandate.answer_inquiry(self.settings, inquiry, self._standing))]
             case Hello() as hello:
                 return self._hello(event.peer, hello)
         return []
@@ -188,16 +192,24 @@ class Candidate:
         patient = self._now < self._patience_ends
         if not enough:
             if self._is_wanted and not patient:
-                return self._follow(None, f"it did not become the master: {self.detail}")
+                return self._give_up()
             return []
         if self.call is Call.BEGIN and len(heard) < len(self._others) and patient:
             return []  # one that is silent may be the one that has a log
         if self._now < self._courtesy_ends and any(
-            name not in self._heard and name not in self._gone for name in self._others
+            name not in self._heard and name not in self._gone for name in self._awaited
         ):
             return []
         above = max((standing.promised_epoch for standing in self._heard.values()), default=0)
         return [Lead(above, insists=self._is_wanted, forced=self.call is Call.FORCED)]
+
+    def _give_up(self) -> list[Effect]:
+        """Too few answer one that is wanted. What it would have done by itself, it goes on doing."""
+        text = f"it did not become the master: {self.detail}"
+        if self._own_call is None:
+            return self._follow(None, text)
+        self.call, self._began = self._own_call, self._own_began
+        return [Note("warning", "asks", f"{text}; it goes on asking", {"epoch": self.epoch, "size": self.log.tip})]
 
     def _objection(self, standing: Standing) -> str:
         """Why this node does not become the master, with that one there; "" for no reason."""
@@ -209,15 +221,27 @@ class Candidate:
             return has and (
                 f"this data folder has never been in use, and {node} {has}: `replicad-cli promote` says who leads"
             )
-        # Not against its own promise: that may be of starts that came to nothing while another one led.
-        begun = self.log.last_epoch + 1
-        if self.call is Call.RESUME and mandate.gives_way(
-            self.settings.node, begun, to=promised, their_epoch=standing.promised_epoch
-        ):
-            return f"{node} has promised epoch {standing.promised_epoch} to {promised}"
+        if self.call is Call.RESUME:
+            return self._objection_to_resume(standing)
         if self._is_wanted and standing.leads:
             return f"it did not become the master: {node} is it, and is open; use `replicad-cli switchover`"
         return ""
+
+    def _objection_to_resume(self, standing: Standing) -> str:
+        node, promised = standing.node, standing.promised_to
+        if standing.leads and standing.last_epoch >= self.log.last_epoch:
+            return f"{node} is the master, and is open"  # of an epoch that this node never got beyond
+        text = f"{node} has promised epoch {standing.promised_epoch} to {promised}"
+        if promised == node:
+            return text if mandate.comes_before(standing, self._standing) else ""
+        # Not against its own promise: that may be of starts that came to nothing while another one led.
+        begun, own = self.log.last_epoch + 1, self.settings.node
+        way = mandate.gives_way(own, begun, to=promised, their_epoch=standing.promised_epoch, told_by=node)
+        return text if way else ""
+
+    @property
+    def _standing(self) -> Standing:
+        return mandate.standing(self.settings, self.log, epoch=self.epoch, promised_to=self.promised_to)
 
     def _follow(self, standing: Standing | None, text: str) -> list[Effect]:
         note = Note("warning", "follows_instead", text, {"epoch": self.epoch})

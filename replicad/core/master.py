@@ -506,6 +506,8 @@ class Master:
         effects: list[Effect] = [Note("warning", "refused", f"{worker.name} refuses: {frame.text}", fields)]
         if frame.reason == "epoch" and frame.promised_epoch >= self.epoch:
             return effects + self._outdated(frame.promised_epoch, frame.promised_to, worker.name)
+        if self._handover is not None and self._handover.to == worker.name:
+            effects += self._go_on(self._handover, f"{worker.name} refuses: {frame.text}")
         return [*effects, Hangup(worker.name, frame.reason)]
 
     def _called(self, peer: str, frame: MasterFrame) -> list[Effect]:
@@ -526,7 +528,8 @@ class Master:
     def _outdated(self, epoch: int, master: str, voter: str) -> list[Effect]:
         """A voter has promised this epoch to another, or a higher one: take one higher still; or give way."""
         if self._epoch_start < 0:
-            gives_way = mandate.gives_way(self.settings.node, self.epoch, to=master, their_epoch=epoch)
+            node = self.settings.node
+            gives_way = mandate.gives_way(node, self.epoch, to=master, their_epoch=epoch, told_by=voter)
             if gives_way and not self._insistence:
                 return self._step_down(epoch, master)
             self._insistence -= gives_way
@@ -605,14 +608,19 @@ class Master:
         worker = self.workers[ending.to]
         lost = not ending.asked and worker.phase is not Phase.LEVELLING
         if lost or self._now >= ending.deadline:
-            self._handover = None
             why = f"{ending.to} is lost: {worker.detail}" if lost else f"{ending.to} {ending.missing}"
-            effects.append(HandOverEnded(ending.ticket, "", Unavailable(f"{why}; {self.settings.node} goes on")))
-            return effects + self._change(State.OPEN, f"epoch {self.epoch}; {why}", level="warning")
+            return effects + self._go_on(ending, why)
         if not ending.asked and worker.acked_size == self.log.stored_size == self.log.tip:
             ending.asked = True
             effects.append(Send(ending.to, TakeOver(self.epoch)))
         return effects
+
+    def _go_on(self, ending: Handover, why: str) -> list[Effect]:
+        """A handover came to nothing: take posts again."""
+        self._handover = None
+        error = Unavailable(f"{why}; {self.settings.node} goes on")
+        opened = self._change(State.OPEN, f"epoch {self.epoch}; {why}", level="warning")
+        return [HandOverEnded(ending.ticket, "", error), *opened]
 
     # --- time --------------------------------------------------------------------------------------
 

@@ -72,11 +72,18 @@ class Opening:
     def lacking(self, log: OwnLog) -> list[VoterList]:
         """The lists that this log asks for and that have no fence quorum yet; the configured one first."""
         lists = log.standing_lists(self._configured)
-        return [each for each in sorted(lists, key=self._configured.__ne__) if not self._fences(each)]
+        lacking = [each for each in sorted(lists, key=self._configured.__ne__) if not self._fences(each)]
+        if self.forced and lacking and lacking[0] != self._configured and not self._has_all:
+            return [self._configured, *lacking]
+        return lacking
 
     def _fences(self, voters: VoterList) -> bool:
-        needed = len(voters) if self.forced and voters == self._configured else fence_quorum(len(voters))
-        return len(set(voters).intersection(self.promised_by)) >= needed
+        return len(set(voters).intersection(self.promised_by)) >= fence_quorum(len(voters))
+
+    @property
+    def _has_all(self) -> bool:
+        """Whether each voter of the config has promised: where a list is waived, any may be the one that has most."""
+        return set(self._configured) <= set(self.promised_by)
 
     def begin(self, log: OwnLog) -> list[Effect]:
         """The own promise is on disk."""
@@ -111,9 +118,9 @@ class Opening:
         ahead = max(self._welcomes.values(), key=lambda entry: _end(entry[1]), default=None)
         if ahead is None or _end(ahead[1]) <= (log.last_epoch, log.tip):
             standing, lacking = log.standing_lists(self._configured), self.lacking(log)
-            self.waived = tuple(sorted(lacking)) if self.forced else ()
+            self.waived = tuple(sorted(lacking)) if self.forced and self._has_all else ()
             self.lists = tuple(each for each in standing if each not in self.waived)
-            self.ready = len(standing) <= MAX_STANDING and (self.forced or not lacking)
+            self.ready = len(standing) <= MAX_STANDING and not set(lacking) - set(self.waived)
             return []
         session, welcome = ahead
         self.source = welcome.node

@@ -21,15 +21,22 @@ from replicad.core.record import LEAF_HEAD, NO_HEADERS, Messages, says_encrypted
 from replicad.core.seal import Part
 from replicad.errors import IdConflict, OutcomeUnknown, RateLimited, ServiceError, WriteConcernTimeout
 
+_NO_MESSAGES = Messages([], [], [], 0)
 _UNSURE = "a message with this id is on its way into the log; post it again, or ask for the outcome of the id"
 _OFFSET_DIFFERS = "id {id!r} stands at offset {offset} with other content; post other content under an id of its own"
 
 
 @dataclass(slots=True)
 class Frame:
-    """1. ``runs`` and ``errors`` are filled at admission, once; ``end`` is the log's size that covers all runs."""
+    """1. ``runs`` and ``errors`` are filled at admission, once; ``end`` is the log's size that covers all runs.
+    2. From then on ``messages`` is empty: a frame may wait for long, and for a node that is away.
+    """
 
-    submit: Submit
+    ticket: int
+    messages: Messages
+    author: str
+    nodes: int
+    deadline: float
     asked: Sequence[str] = ()  # ids that the disk is being asked about
     looked_up: dict[str, int | None] = field(default_factory=dict)  # what it said
     contents: dict[int, Content] = field(default_factory=dict)  # by offset: what to compare with
@@ -61,7 +68,7 @@ class Posts:
         if len(self._admitted) + len(self._held) + len(self._unstored) >= self.waiting_frames:
             text = f"{self.waiting_frames} frames wait for their write concern already (limits.waiting_frames)"
             return [Answer(submit.ticket, FrameResult(error=RateLimited(text, retry_after_s=0.1)))]
-        frame = Frame(submit)
+        frame = Frame(submit.ticket, submit.messages, submit.author, submit.nodes, submit.deadline)
         if self.ids.all_new(submit.messages.ids):
             self._admit_all(frame)
             return []
@@ -69,9 +76,9 @@ class Posts:
         return self._resolve(frame, stored_size)
 
     def _admit_all(self, frame: Frame) -> None:
-        messages = frame.submit.messages
+        messages = frame.messages
         frame.runs.append(Run(0, len(messages), self.next_offset, duplicate=False))
-        self._enqueue(messages, frame.submit.author)
+        self._enqueue(messages, frame.author)
         self._await_concern(frame)
 
     def _enqueue(self, messages: Messages, author: str) -> None:
@@ -82,13 +89,13 @@ class Posts:
 
     def _await_concern(self, frame: Frame) -> None:
         frame.end = max(run.first_offset + run.count for run in frame.runs)
-        submit = frame.submit
-        self._admitted[submit.ticket] = frame
-        self._waiting.add(submit.ticket, nodes=submit.nodes, size=frame.end, deadline=submit.deadline)
+        frame.messages, frame.looked_up, frame.contents = _NO_MESSAGES, {}, {}
+        self._admitted[frame.ticket] = frame
+        self._waiting.add(frame.ticket, nodes=frame.nodes, size=frame.end, deadline=frame.deadline)
 
     def _resolve(self, frame: Frame, stored_size: int) -> list[Effect]:
         """Take a frame with doubtful ids one step on: ask the index, then read what to compare with, then admit."""
-        ticket, ids = frame.submit.ticket, frame.submit.messages.ids
+        ticket, ids = frame.ticket, frame.messages.ids
         unsure = [i for i in ids if self.ids.get(i) is None and i not in frame.looked_up and self.ids.may_be_older(i)]
         if unsure:
             self._held[ticket], frame.asked = frame, unsure
@@ -97,7 +104,7 @@ class Posts:
         unread = sorted(known - frame.contents.keys())
         if unread and unread[-1] >= stored_size:
             self._unstored.append((unread[-1] + 1, frame))
-            self._unstored_due = min(self._unstored_due, frame.submit.deadline)
+            self._unstored_due = min(self._unstored_due, frame.deadline)
             return []
         if unread:
             self._held[ticket] = frame
@@ -112,13 +119,13 @@ class Posts:
 
     def _admit_each(self, frame: Frame) -> list[Effect]:
         """Every id is known to be new or not, and what to compare with is at hand."""
-        messages = frame.submit.messages
+        messages = frame.messages
         fresh: list[int] = []  # indexes of new messages
         first: dict[str, tuple[int, int]] = {}  # index and offset of an id's first message in this frame
         for index, message_id in enumerate(messages.ids):
             offset = self._offset(frame, message_id)
             if offset is not None:
-                same = _same_content(messages, index, frame.contents[offset], author=frame.submit.author)
+                same = _same_content(messages, index, frame.contents[offset], author=frame.author)
             elif message_id in first:
                 earlier, offset = first[message_id]
                 same = _same(messages, index, earlier)
@@ -134,11 +141,11 @@ class Posts:
                 text = _OFFSET_DIFFERS.format(id=message_id, offset=offset)
                 frame.errors.append((index, IdConflict(text, offset=offset)))
         if fresh:
-            self._enqueue(_pick(messages, fresh), frame.submit.author)
+            self._enqueue(_pick(messages, fresh), frame.author)
         if frame.runs:
             self._await_concern(frame)
             return []
-        return [Answer(frame.submit.ticket, FrameResult(errors=frame.errors))]
+        return [Answer(frame.ticket, FrameResult(errors=frame.errors))]
 
     def ids_found(self, ticket: int, offsets: dict[str, int], *, stored_size: int) -> list[Effect]:
         frame = self._held.pop(ticket, None)
@@ -210,7 +217,7 @@ class Posts:
         answers: list[Effect] = []
         for ticket in self._waiting.expired(now):
             frame = self._admitted.pop(ticket)
-            wanted, errors = frame.submit.nodes, list(frame.errors)
+            wanted, errors = frame.nodes, list(frame.errors)
             met = [run for run in frame.runs if _nodes_with(run.first_offset + run.count, sizes) >= wanted]
             for run in frame.runs:
                 if run not in met:
@@ -220,11 +227,11 @@ class Posts:
             answers.append(Answer(ticket, FrameResult(runs=met, errors=errors, nodes=nodes)))
         if now < self._unstored_due:
             return answers
-        expired = [frame for _, frame in self._unstored if frame.submit.deadline <= now]
-        self._keep_unstored([entry for entry in self._unstored if entry[1].submit.deadline > now])
+        expired = [frame for _, frame in self._unstored if frame.deadline <= now]
+        self._keep_unstored([entry for entry in self._unstored if entry[1].deadline > now])
         for frame in expired:
-            self.ids.release(frame.submit.ticket)
-            answers.append(Answer(frame.submit.ticket, FrameResult(error=OutcomeUnknown(_UNSURE))))
+            self.ids.release(frame.ticket)
+            answers.append(Answer(frame.ticket, FrameResult(error=OutcomeUnknown(_UNSURE))))
         return answers
 
     def next_deadline(self) -> float:
@@ -232,7 +239,7 @@ class Posts:
 
     def _keep_unstored(self, entries: list[tuple[int, Frame]]) -> None:
         self._unstored = entries
-        self._unstored_due = min((frame.submit.deadline for _, frame in entries), default=float("inf"))
+        self._unstored_due = min((frame.deadline for _, frame in entries), default=float("inf"))
 
     def refuse_queued(self, error: ServiceError, *, tip: int) -> list[Effect]:
         """Take back what was queued and is in no batch: it was never written or sent, so it is not applied."""
@@ -246,7 +253,7 @@ class Posts:
 
     def _take_back(self, frame: Frame, error: ServiceError, tip: int) -> list[Effect]:
         """Refuse a frame's new messages; its duplicates of what is in the log go on waiting for their concern."""
-        ticket = frame.submit.ticket
+        ticket = frame.ticket
         kept = [run for run in frame.runs if run.first_offset + run.count <= tip]
         # nor is a conflict with one of the frame's own messages one any more
         frame.errors = [(n, error if e.offset is not None and e.offset >= tip else e) for n, e in frame.errors]
@@ -268,17 +275,17 @@ class Posts:
         self._keep_unstored([entry for entry in self._unstored if entry[0] <= tip])
         answers: list[Effect] = []
         for frame in gone:
-            self.ids.release(frame.submit.ticket)
-            ids = frame.submit.messages.ids
+            self.ids.release(frame.ticket)
+            ids = frame.messages.ids
             errors = [
                 (n, error if self._offset(frame, i) is None else OutcomeUnknown(_UNSURE)) for n, i in enumerate(ids)
             ]
-            answers.append(Answer(frame.submit.ticket, FrameResult(errors=errors)))
+            answers.append(Answer(frame.ticket, FrameResult(errors=errors)))
         return answers
 
     def abandon(self, error: ServiceError) -> list[Effect]:
         """Answer everything that is under way with an error that says: unknown. For a master that stops being one."""
-        tickets = [*self._admitted, *self._held, *(frame.submit.ticket for _, frame in self._unstored)]
+        tickets = [*self._admitted, *self._held, *(frame.ticket for _, frame in self._unstored)]
         self._waiting.clear()
         self._admitted.clear()
         self._held.clear()

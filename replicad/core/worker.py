@@ -246,7 +246,7 @@ class Worker:
         if frame.epoch != self.epoch:
             return []
         if self._unfit:
-            return [Note("warning", "unfit", f"{self.master} hands over, but this node is unfit: {self._unfit}", {})]
+            return self._end_session("unfit", f"{self.settings.node} is not to be the master: {self._unfit}")
         note = Note("info", "takes_over", f"{self.master} hands over", {"peer": self.master, "epoch": frame.epoch})
         return [note, Stand(Call.HANDED_OVER)]
 

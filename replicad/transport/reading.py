@@ -24,14 +24,14 @@ LOOK_AGAIN_S = 0.1  # for a commit size that is known, and not on a full disk
 TAIL_BEAT_S = 1.0  # an idle tail says so this often: who follows finds a dead node soon
 
 
-async def confirm_master(runtime: Runtime, config: Config, what: str) -> None:
+async def confirm_master(runtime: Runtime, config: Config, what: str, wait_s: float) -> None:
     """Return when a majority has confirmed that this still is the master; ``what`` is asked for. Raises NotMaster,
     Unavailable."""
     machine = runtime.machine
     if isinstance(machine, Worker):
         address = address_of(config, machine.master)
         raise NotMaster(f"{what} is answered by the master", master=machine.master, master_address=address)
-    await runtime.confirm_master(config.timeouts.read_wait_s)
+    await runtime.confirm_master(wait_s)
 
 
 class Reading:
@@ -46,10 +46,11 @@ class Reading:
         """The handler of List."""
         del context, author
         query = parse_request(pb.ListRequest, request)
+        answered = self._runtime.machine.log.stored_size  # whatever was answered, at any write concern, is below
         level = await self._level(query.level, LEVELS)
         least = query.min_offset + 1 if query.HasField("min_offset") else 0
         if level == "linearizable":
-            least = max(least, self._runtime.machine.log.commit_size)
+            least = max(least, answered)
         stop = await self._end_of(level, least)
         commit_size = await self._runtime.visible_size("committed")
         left = query.limit or MAX_PLACE
@@ -109,7 +110,7 @@ class Reading:
         if level not in allowed:
             raise BadRequest(f"level {level[:32]!r} is not one of {', '.join(allowed)}")
         if level == "linearizable":
-            await confirm_master(self._runtime, self._config, "a linearizable read")
+            await confirm_master(self._runtime, self._config, "a linearizable read", self._config.timeouts.read_wait_s)
         return level
 
     async def _end_of(self, level: str, least: int) -> int:

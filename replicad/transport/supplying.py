@@ -28,6 +28,7 @@ BATCHES = "/replicad.wire.v1.Replication/Batches"
 END = "/replicad.wire.v1.Replication/End"
 MOST_BYTES = 256 << 20  # held in memory until all of it is proven
 SILENT_S = 10.0  # of the node that is asked
+END_WAIT_S = 4.0  # for each of the two things that End waits for: less than that together
 
 
 class Supplying:
@@ -53,9 +54,9 @@ class Supplying:
         """The handler of End."""
         del author
         self._is_ours(parse_request(pb.EndRequest, request).cluster)
-        runtime, wait_s = self._runtime, self._config.timeouts.read_wait_s
+        runtime, wait_s = self._runtime, min(self._config.timeouts.read_wait_s, END_WAIT_S)
         size = runtime.machine.log.tip  # who asks may have been the first that had the newest of it on disk
-        await confirm_master(runtime, self._config, "where the log ends")
+        await confirm_master(runtime, self._config, "where the log ends", wait_s)
         if not await runtime.wait_for_size("committed", size, wait_s):
             committed = runtime.machine.log.commit_size
             raise Unavailable(f"{committed} of {size} records are committed, and no more were within {wait_s:g} s")
@@ -84,16 +85,18 @@ class Fetching:
         Raises ServiceError: it is not reached, or refuses; PeerError: what it sent is no answer.
         """
         request = pb.BatchesRequest(cluster=self._config.cluster, from_offset=start, until_offset=end)
-        batches: list[Batch] = []
+        batches, size = list[Batch](), 0
         async with self._connected(name) as channel:
             ask: aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(BATCHES)
             call = ask(request.SerializeToString(), metadata=self._metadata)
-            while sum(len(batch.body) for batch in batches) <= MOST_BYTES:
+            while size <= MOST_BYTES:
                 async with asyncio.timeout(SILENT_S):
                     data = await call.read()
                 if data is aio.EOF:
                     break
-                batches += _taken(data)
+                taken = _taken(data)
+                batches += taken
+                size += sum(len(batch.body) for batch in taken)
         return batches
 
     async def end(self, name: str) -> int:

@@ -276,7 +276,7 @@ async def test_a_file_whose_structure_is_damaged_is_rebuilt_while_the_node_is_st
     await asyncio.to_thread(lambda: cluster.start("node-1", wait=False))
     await asyncio.to_thread(cluster.start, "node-3")
     (made,) = await asyncio.to_thread(cli.objects, *rebuild)
-    assert made["size"] == made["own"] + made["fetched"] == RECORDS + 1
+    assert made["size"] == made["own"] + made["fetched"] > RECORDS
     assert made["own"] > 0 < made["fetched"]
     (kept,) = node.data_dir.glob("log.db.damaged-*")
     assert kept.read_bytes() == before

@@ -371,7 +371,7 @@ def ids_that_the_disk_was_not_asked_about_pass_for_new() -> list[Replacement]:
     def ids_found(self: Posts, ticket: int, offsets: dict[str, int], *, stored_size: int) -> list[Effect]:
         frame = self._held.get(ticket)
         if frame is not None:
-            frame.asked = [i for i in frame.submit.messages.ids if self.ids.get(i) is None]
+            frame.asked = [i for i in frame.messages.ids if self.ids.get(i) is None]
         return original(self, ticket, offsets, stored_size=stored_size)
 
     return [(Posts, "ids_found", ids_found)]

@@ -177,10 +177,70 @@ def test_an_appointed_node_waits_a_while_for_one_that_is_silent_for_it_may_be_th
     assert script.tick(COURTESY_S) == ["turn: master above e4, insists"]
 
 
-def test_a_node_that_the_master_hands_over_to_waits_for_nobody_beyond_the_quorum() -> None:
+def handed_over() -> CandidateScript:
     script = CandidateScript(Call.HANDED_OVER, store=promised(4, "n2"))
     script.start()
-    assert script.hears("n3", 4, "n2") == ["turn: master above e4, insists"]
+    return script
+
+
+def test_a_node_that_the_master_hands_over_to_waits_for_that_one_and_for_nobody_else() -> None:
+    assert handed_over().hears("n2", 4, "n2") == ["turn: master above e4, insists"]
+    script = handed_over()
+    assert script.hears("n3", 4, "n2") == []
+    assert script.hears("n2", 4, "n2") == ["turn: master above e4, insists"]
+    script = handed_over()
+    script.hears("n3", 4, "n2")
+    assert script.down("n2", "connection refused") == ["turn: master above e4, insists"]
+    script = handed_over()
+    script.hears("n3", 4, "n2")
+    assert script.tick(COURTESY_S) == ["turn: master above e4, insists"]
+
+
+def test_a_node_that_hears_late_of_a_handover_does_not_depose_the_master_that_went_on() -> None:
+    script = handed_over()
+    script.hears("n3", 4, "n2")
+    assert script.hears("n2", 4, "n2", leads=True) == ["turn: worker, 4 to n2"]
+
+
+def test_a_target_that_took_its_epoch_in_vain_follows_the_master_that_went_on() -> None:
+    """It took epoch 2 and was killed; n2, which has led epoch 1 all the while, opens a higher one for its sake."""
+    log = master_log(2)
+    script = CandidateScript(Call.RESUME, store=stored(log, promised=(2, "n1")))
+    script.start()
+    assert script.hears("n2", 1, "n2", size=log.size, last_epoch=1, leads=True) == ["turn: worker, 1 to n2"]
+
+
+def test_a_master_that_only_seems_to_lead_is_no_reason_for_one_that_led_after_it() -> None:
+    """It is cut off from the others, and has not heard of epoch 2."""
+    script = CandidateScript(Call.RESUME, store=stored(master_log(2, epoch=2)))
+    script.start()
+    assert script.hears("n2", 1, "n2", size=2, last_epoch=1, leads=True) == ["turn: master above e1"]
+
+
+def test_two_that_start_at_once_and_were_promised_the_same_in_vain_do_not_both_give_way() -> None:
+    log = master_log(2)
+
+    def starts(node: str, epoch: int) -> CandidateScript:
+        script = CandidateScript(Call.RESUME, store=stored(log, promised=(epoch, node)), node=node)
+        script.start()
+        return script
+
+    for epochs, leads in [((2, 2), "n1"), ((2, 4), "n2"), ((5, 3), "n1")]:
+        first, second = starts("n1", epochs[0]), starts("n2", epochs[1])
+        lines = {
+            "n1": first.hears("n2", epochs[1], "n2", size=log.size, last_epoch=1),
+            "n2": second.hears("n1", epochs[0], "n1", size=log.size, last_epoch=1),
+        }
+        follows = "n2" if leads == "n1" else "n1"
+        assert lines[leads] == [f"turn: master above e{epochs[follows == 'n2']}"]
+        assert lines[follows] == [f"turn: worker, {max(epochs)} to {leads}"]
+
+
+def test_of_two_that_start_at_once_the_one_with_more_of_the_log_leads() -> None:
+    log = master_log(2)
+    script = CandidateScript(Call.RESUME, store=stored(log, promised=(9, "n1")))
+    script.start()
+    assert script.hears("n2", 2, "n2", size=log.size + 1, last_epoch=1) == ["turn: worker, 2 to n2"]
 
 
 def test_an_appointed_node_does_not_take_the_place_of_a_master_that_is_open() -> None:
@@ -213,6 +273,27 @@ def test_an_operators_word_makes_a_waiting_node_insist() -> None:
     assert script.feed(Promote()) == []
     script.down("n3")
     assert script.hears("n2", 5, "n3") == ["turn: master above e5, insists"]
+
+
+@pytest.mark.parametrize("forced", [False, True])
+def test_a_master_that_waits_goes_on_waiting_when_an_operators_word_came_to_nothing(forced: bool) -> None:
+    script = CandidateScript(Call.RESUME, store=promised(4, "n1"))
+    script.start()
+    script.feed(Promote(forced))
+    script.down("n2")
+    script.down("n3")
+    assert script.tick(PATIENCE_S) == []
+    assert "it goes on asking" in script.notes[-1].text
+    assert script.hears("n2", 4, "n1") == ["turn: master above e4"]
+
+
+def test_a_new_cluster_is_begun_though_an_operators_word_came_to_nothing() -> None:
+    script = CandidateScript(Call.BEGIN)
+    script.start()
+    script.tick(1.0)
+    script.feed(Promote())
+    assert script.tick(PATIENCE_S) == []
+    assert script.hears("n2") == ["turn: master above e0"]
 
 
 def test_who_is_forced_asks_every_voter_since_each_may_have_most() -> None:

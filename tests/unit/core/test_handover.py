@@ -71,6 +71,17 @@ def test_the_other_says_good_bye_to_take_over_and_that_is_no_loss() -> None:
     assert script.machine.state is State.HANDING_OVER
 
 
+def test_one_that_refuses_lets_the_master_go_on_at_once() -> None:
+    script = opened()
+    script.hand_over(7, "n2")
+    assert script.says("n2", Refused("unfit", "n2 is not to be the master: no room", 1, "n1")) == [
+        "not handed over #7: n2 refuses: n2 is not to be the master: no room; n1 goes on",
+        "state open",
+        "hang up n2: unfit",
+    ]
+    assert script.says("n3", Refused("cluster", "of another", 1, "n1")) == ["hang up n3: cluster"]
+
+
 def test_a_worker_that_is_lost_before_it_has_all_lets_the_master_go_on() -> None:
     script = with_work()
     script.hand_over(7, "n2")

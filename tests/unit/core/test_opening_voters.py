@@ -274,6 +274,13 @@ def test_forced_where_all_quorums_are_there_nothing_is_waived() -> None:
     assert script.events_noted == ["follows"]
 
 
+def test_forced_it_does_not_wait_for_a_dead_node_of_its_own_once_the_others_quorum_is_back() -> None:
+    script = opening(stored(log_of(), commit_size=2), nodes=("n1", "n2", "n5"))
+    script.feed(Promote(forced=True))
+    says_level(script, "n2")
+    assert began(script) == EpochLists(("n1", "n2", "n5"), (OLD,)), "n5 is dead, and nothing is to be waived"
+
+
 def test_what_was_waived_is_not_asked_for_at_the_next_start() -> None:
     log = log_of()
     log.add_epoch(2, lists=EpochLists(("n1", "n4"), (), (OLD,)))

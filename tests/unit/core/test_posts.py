@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from replicad.core.effects import Answer
@@ -57,6 +59,22 @@ def test_an_answer_waits_for_as_many_nodes_as_were_asked_for_and_tells_how_many_
     assert stage.reach(2, 1, 0) == ["answer #1: [0]@0 new, on 2"]
     assert stage.reach(2, 2, 1) == []
     assert stage.reach(2, 2, 2) == ["answer #2: [0]@1 new, on 3"]
+
+
+def test_a_post_that_waits_for_nodes_keeps_no_payload() -> None:
+    """It may wait an hour, for one that is dead, and there may be a hundred thousand of it."""
+    payload = bytes(1000)
+    references = sys.getrefcount(payload)
+    stage = PostStage()
+    stage.post("a", w=3, payloads=[payload])
+    assert len(stage.posts.take(max_bytes=1 << 20, max_records=10)) == 1
+    assert sys.getrefcount(payload) == references
+    stage = with_a_log("b")
+    stage.post("a", "b", w=3, payloads=[payload, b"payload of b"])
+    while stage.asked:
+        stage.disk()
+    stage.posts.take(max_bytes=1 << 20, max_records=10)
+    assert sys.getrefcount(payload) == references
 
 
 def test_a_batch_takes_whole_frames_while_they_fit_and_one_at_least() -> None:
