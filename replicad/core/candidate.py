@@ -168,7 +168,14 @@ class Candidate:
             text = f"{hello.master} leads epoch {hello.epoch}"
             return [Hangup(peer, "busy"), Follow(hello.epoch, hello.master, text)]
         reason, text = fault or ("busy", f"{self.settings.node} asks to be the master itself")
-        return [Send(peer, Refused(reason, text, self.epoch, self.promised_to)), Hangup(peer, reason)]
+        return [Send(peer, Refused(reason, text, self.epoch, self._bound_to)), Hangup(peer, reason)]
+
+    @property
+    def _bound_to(self) -> str:
+        """To whom it says that it is bound: not to itself for an epoch that it never began, or it would depose a master
+        that has led all the while."""
+        in_vain = self.promised_to == self.settings.node and self.log.last_epoch < self.epoch
+        return "" if in_vain else self.promised_to
 
     def _promote(self, event: Promote) -> list[Effect]:
         """From now on it is an operator's will."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from replicad.core.effects import Call, Confirm, FrameArrived, HandOver, Promote, State, Submit
-from replicad.core.frames import Hello, Inquiry, Standing
+from replicad.core.effects import Call, Confirm, FrameArrived, HandOver, Promote, Send, State, Submit
+from replicad.core.frames import Hello, Inquiry, Refused, Standing
 from replicad.storage.memory import MemoryStore
 from replicad.wire.codec import decode_records
 from tests.support.builders import CLUSTER, messages
@@ -18,6 +18,12 @@ def promised(epoch: int, to: str) -> MemoryStore:
     store = MemoryStore(decode_records)
     store.set_promise(epoch, to)
     return store
+
+
+def refusals(script: CandidateScript) -> list[str]:
+    """To whom it said that it is bound, where it refused."""
+    sent = [send.frame for send in script.outbox if isinstance(send, Send)]
+    return [frame.promised_to for frame in sent if isinstance(frame, Refused)]
 
 
 # --- whoever begins ---------------------------------------------------------------------------------------------
@@ -208,6 +214,19 @@ def test_a_target_that_took_its_epoch_in_vain_follows_the_master_that_went_on() 
     script = CandidateScript(Call.RESUME, store=stored(log, promised=(2, "n1")))
     script.start()
     assert script.hears("n2", 1, "n2", size=log.size, last_epoch=1, leads=True) == ["turn: worker, 1 to n2"]
+
+
+def test_a_master_that_calls_one_that_took_its_epoch_in_vain_is_not_deposed() -> None:
+    """It is refused, and told that the other is bound to nobody: so it opens a higher epoch."""
+    script = CandidateScript(Call.RESUME, store=stored(master_log(2), promised=(4, "n1")))
+    script.start()
+    (line, _) = script.is_called("n2#1", Hello(CLUSTER, "n2", 3))
+    assert line == "n2#1 < refused epoch, promised 4"
+    assert refusals(script) == [""]
+    began = CandidateScript(Call.RESUME, store=stored(master_log(2, epoch=4)))
+    began.start()
+    began.is_called("n2#1", Hello(CLUSTER, "n2", 3))
+    assert refusals(began) == ["n1"]
 
 
 def test_a_master_that_only_seems_to_lead_is_no_reason_for_one_that_led_after_it() -> None:
