@@ -382,6 +382,8 @@ class Node:
             if bool(no_room) != bool(self._no_room):
                 self._no_room = no_room
                 self._tell_fitness()
+                if no_room and isinstance(self._runtime.machine, Worker):  # a master says so itself
+                    _log.warning("no_room", f"{no_room}; until there is room this node is not to be the master")
             await asyncio.sleep(ROOM_LOOK_S)
 
     def _tell_fitness(self) -> None:

@@ -239,16 +239,17 @@ class Candidate:
         if standing.leads and standing.last_epoch >= self.log.last_epoch:
             return f"{node} is the master, and is open"  # of an epoch that this node never got beyond
         text = f"{node} has promised epoch {standing.promised_epoch} to {promised}"
-        if promised == node:
+        if standing.asks:
             return text if mandate.comes_before(standing, self._standing) else ""
         # Not against its own promise: that may be of starts that came to nothing while another one led.
         begun, own = self.log.last_epoch + 1, self.settings.node
-        way = mandate.gives_way(own, begun, to=promised, their_epoch=standing.promised_epoch, told_by=node)
+        way = mandate.gives_way(own, begun, to=promised, their_epoch=standing.promised_epoch)
         return text if way else ""
 
     @property
     def _standing(self) -> Standing:
-        return mandate.standing(self.settings, self.log, epoch=self.epoch, promised_to=self.promised_to)
+        asks = self.call is Call.RESUME
+        return mandate.standing(self.settings, self.log, epoch=self.epoch, promised_to=self.promised_to, asks=asks)
 
     def _follow(self, standing: Standing | None, text: str) -> list[Effect]:
         note = Note("warning", "follows_instead", text, {"epoch": self.epoch})

@@ -64,6 +64,7 @@ class Standing:
     last_epoch: int
     size: int
     leads: bool
+    asks: bool = False
 
 
 @dataclass(frozen=True, slots=True)

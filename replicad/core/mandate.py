@@ -27,9 +27,11 @@ def call_by_operator(*, forced: bool) -> Call:
     return Call.FORCED if forced else Call.APPOINTED
 
 
-def standing(settings: Settings, log: OwnLog, *, epoch: int, promised_to: str, leads: bool = False) -> Standing:
+def standing(
+    settings: Settings, log: OwnLog, *, epoch: int, promised_to: str, leads: bool = False, asks: bool = False
+) -> Standing:
     """The answer to an Inquiry."""
-    return Standing(settings.node, epoch, promised_to, log.last_epoch, log.stored_size, leads)
+    return Standing(settings.node, epoch, promised_to, log.last_epoch, log.stored_size, leads, asks)
 
 
 def hello_fault(settings: Settings, hello: Hello, *, epoch: int, promised_to: str) -> tuple[str, str] | None:
@@ -53,17 +55,14 @@ def answer_inquiry(settings: Settings, inquiry: Inquiry, own: Standing) -> Stand
     return Refused("cluster", text, own.promised_epoch, own.promised_to)
 
 
-def gives_way(node: str, epoch: int, *, to: str, their_epoch: int, told_by: str) -> bool:
-    """Whether a node that is about to begin ``epoch`` gives way to one that was promised ``their_epoch``, as
-    ``told_by`` says. Of two that were promised the same both do, for an operator may have wanted the second; but where
-    that one itself says so, and so hears the same, the first by name does not."""
-    if to in ("", node) or their_epoch < epoch:
-        return False
-    return their_epoch > epoch or told_by != to or node > to
+def gives_way(node: str, epoch: int, *, to: str, their_epoch: int) -> bool:
+    """Whether a node that is about to begin ``epoch`` gives way to one that was promised ``their_epoch``. Two that were
+    promised the same both do: only an operator can have wanted a second one, and is there to say which."""
+    return to not in ("", node) and their_epoch >= epoch
 
 
 def comes_before(rival: Standing, own: Standing) -> bool:
-    """Which of two that ask to be the master, by their own past, at the same time, and each by its own word alone: who
-    has more of the log, was promised more, or is the first by name. The other gives way, so that not both do."""
+    """Which of two nodes that both ask to be the master by nothing but their past, as when all start at once: the one
+    that has more of the log, was promised more, or is the first by name. The other gives way, so that not both do."""
     theirs, ours = ((s.last_epoch, s.size, s.promised_epoch) for s in (rival, own))
     return theirs > ours or (theirs == ours and rival.node < own.node)

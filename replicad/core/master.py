@@ -528,8 +528,7 @@ class Master:
     def _outdated(self, epoch: int, master: str, voter: str) -> list[Effect]:
         """A voter has promised this epoch to another, or a higher one: take one higher still; or give way."""
         if self._epoch_start < 0:
-            node = self.settings.node
-            gives_way = mandate.gives_way(node, self.epoch, to=master, their_epoch=epoch, told_by=voter)
+            gives_way = mandate.gives_way(self.settings.node, self.epoch, to=master, their_epoch=epoch)
             if gives_way and not self._insistence:
                 return self._step_down(epoch, master)
             self._insistence -= gives_way

@@ -100,7 +100,7 @@ def encode_worker_frame(frame: WorkerFrame) -> bytes:
             message.refused.promised_epoch, message.refused.promised_to = promised_epoch, promised_to
             message.refused.SetInParent()
         case Standing():
-            message.standing.node, message.standing.leads = frame.node, frame.leads
+            message.standing.node, message.standing.leads, message.standing.asks = frame.node, frame.leads, frame.asks
             message.standing.promised_epoch, message.standing.promised_to = frame.promised_epoch, frame.promised_to
             message.standing.last_epoch, message.standing.size = frame.last_epoch, frame.size
             message.standing.SetInParent()
@@ -211,6 +211,7 @@ def _standing(frame: pb.WorkerFrame) -> Standing:
         last_epoch=_place(message.last_epoch),
         size=_place(message.size),
         leads=message.leads,
+        asks=message.asks,
     )
 
 

@@ -235,3 +235,32 @@ async def test_records_leave_room_for_what_a_node_promises(cluster: DevCluster, 
     await asyncio.to_thread(cluster.start, "node-1")
     assert (await logs["node-1"].status()).epoch == 2, "a full one comes back as a worker"
     assert ledger.at.keys() <= {record.id for record in (await logs["node-3"].list(level="local")).records}
+
+
+@pytest.mark.parametrize("reserve", ["4MiB"])
+async def test_a_node_without_room_for_a_record_is_not_handed_to_and_the_master_goes_on(
+    cluster: DevCluster, logs: Logs
+) -> None:
+    """It could promise the epoch, and then never open it."""
+    await all_level(logs)
+    node = cluster.node("node-2")
+    fill(node, left=RESERVE_BYTES // 2)
+
+    async def known() -> bool:
+        return "no_room" in events(node)
+
+    await eventually(known, within_s=BACK_S, what="it sees that its disk is full, though nothing is written")
+    async with AsyncClient(cluster.master.address, token=TOKEN) as client:
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(Unavailable, match=r"node-2 refuses: node-2 is not to be the master: .*; node-1 goes on"):
+            await client.switchover("node-2", timeout_s=BACK_S)
+        assert asyncio.get_running_loop().time() - began < BACK_S / 2, "it says so at once"
+        await client.post(b"and it is open")
+        make_room(node)
+
+        async def handed_over() -> bool:
+            with suppress(Unavailable):
+                return (await client.switchover("node-2", timeout_s=BACK_S)).node == "node-2"
+            return False
+
+        await eventually(handed_over, within_s=BACK_S, what="with room it is")

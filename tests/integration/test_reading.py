@@ -94,6 +94,14 @@ async def test_a_linearizable_read_on_the_master_includes_every_post_answered_be
         assert page.records[0].offset == posted.offset
 
 
+async def test_a_linearizable_read_includes_what_only_the_master_had_on_disk_when_it_was_answered(logs: Logs) -> None:
+    for _ in range(50):
+        posted = await logs["node-1"].post(b"answered by one", w=1)
+        page = await logs["node-1"].list(posted.offset, level="linearizable")
+        assert [record.offset for record in page.records] == [posted.offset]
+        assert page.records[0].committed
+
+
 async def test_a_linearizable_read_on_a_worker_names_the_master(cluster: DevCluster, logs: Logs) -> None:
     with pytest.raises(NotMaster) as caught:
         await logs["node-2"].list(level="linearizable")

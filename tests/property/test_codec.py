@@ -75,7 +75,7 @@ WORKER_FRAMES: st.SearchStrategy[WorkerFrame] = st.one_of(
     st.builds(Ack, PLACES, st.integers(0, (1 << 64) - 1)),
     st.builds(Supply, st.lists(BATCHES, max_size=3).map(tuple), PLACES),
     st.builds(Refused, NAMES, NAMES, PLACES, NAMES),
-    st.builds(Standing, NAMES, PLACES, NAMES, PLACES, PLACES, st.booleans()),
+    st.builds(Standing, NAMES, PLACES, NAMES, PLACES, PLACES, st.booleans(), st.booleans()),
 )
 
 

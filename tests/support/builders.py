@@ -51,6 +51,11 @@ def settings(node: str = "n1", *, voters: int = 3, cluster: str = CLUSTER) -> Se
     return Settings(cluster=cluster, node=node, workers=tuple(name for name in NODES[:voters] if name != node))
 
 
+def vkey(name: str) -> str:
+    """The line of a node's public key, as a config has it; the same name gives the same key."""
+    return Signer(name, Ed25519PrivateKey.from_private_bytes(sha256(name.encode()).digest())).verifier.line
+
+
 def messages(
     *ids: str,
     payloads: Sequence[bytes] | None = None,

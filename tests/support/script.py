@@ -280,10 +280,18 @@ class CandidateScript(Script):
         super().__init__(Candidate(adjust(settings(node, voters=voters)), store.load(), call=call), store)
 
     def hears(
-        self, node: str, epoch: int = 0, to: str = "", *, size: int = 0, last_epoch: int = 0, leads: bool = False
+        self,
+        node: str,
+        epoch: int = 0,
+        to: str = "",
+        *,
+        size: int = 0,
+        last_epoch: int = 0,
+        leads: bool = False,
+        asks: bool = False,
     ) -> list[str]:
         """A node says how it stands."""
-        frame = Standing(node, epoch, to, last_epoch, size, leads)
+        frame = Standing(node, epoch, to, last_epoch, size, leads, asks)
         return self.feed(FrameArrived(node, decode_worker_frame(encode_worker_frame(frame))))
 
     def is_called(self, peer: str, frame: MasterFrame) -> list[str]:

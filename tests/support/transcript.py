@@ -140,7 +140,7 @@ _FRAMES: dict[type, Callable[..., str]] = {
     TakeOver: lambda f: f"take over from e{f.epoch}",
     Standing: lambda f: (
         f"standing of {f.node}: {f.promised_epoch} to {f.promised_to or 'nobody'}, e{f.last_epoch} size={f.size}"
-        f"{', leads' if f.leads else ''}"
+        f"{', leads' if f.leads else ''}{', asks' if f.asks else ''}"
     ),
     Welcome: lambda f: f"welcome e{f.last_epoch} size={f.size} commit={f.commit_size}",
     RootAnswer: lambda f: f"root of {f.size}",

@@ -19,14 +19,10 @@ from replicad.configlimits import MIB, Limits, Timeouts
 from replicad.configvalues import Duration, Size, is_loopback, join_address, split_address
 from replicad.errors import ConfigError
 from replicad.keys import Signer
+from tests.support.builders import vkey
 
 UNHURRIED = settings(deadline=None)  # a busy machine is no fault
 PEM_HEAD = "-----BEGIN PRIVATE " + "KEY-----"
-
-
-def vkey(name: str) -> str:
-    seed = hashlib.sha256(name.encode()).digest()
-    return Signer(name, Ed25519PrivateKey.from_private_bytes(seed)).verifier.line
 
 
 def sample(**changes: Any) -> dict[str, Any]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from pathlib import Path
 
 import pytest
 import yaml
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,15 +15,11 @@ from replicad.config import Config
 from replicad.configfile import FILE_BYTES, load
 from replicad.configkeys import KeyInfo, Section, path_text, walk_keys
 from replicad.errors import ConfigError
-from replicad.keys import Signer, generate
+from replicad.keys import generate
+from tests.support.builders import vkey
 
 SHARED_FOLDER = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 EXAMPLE = Path(__file__).parents[2] / "packaging" / "examples" / "replicad.yaml"
-
-
-def vkey(name: str) -> str:
-    seed = hashlib.sha256(name.encode()).digest()
-    return Signer(name, Ed25519PrivateKey.from_private_bytes(seed)).verifier.line
 
 
 GOOD = f"""\

@@ -11,7 +11,8 @@ from replicad.config import Config, parse
 from replicad.configkeys import Section, Sections, walk_keys
 from replicad.configreload import plan
 from replicad.errors import ConfigError
-from tests.unit.test_config import former_node, later, sample, vkey, with_node, with_tls
+from tests.support.builders import vkey
+from tests.unit.test_config import former_node, later, sample, with_node, with_tls
 
 
 def config(**changes: Any) -> Config:

@@ -156,20 +156,22 @@ class RootQuery(_message.Message):
     def __init__(self, size: _Optional[int] = ...) -> None: ...
 
 class Standing(_message.Message):
-    __slots__ = ["last_epoch", "leads", "node", "promised_epoch", "promised_to", "size"]
+    __slots__ = ["asks", "last_epoch", "leads", "node", "promised_epoch", "promised_to", "size"]
+    ASKS_FIELD_NUMBER: _ClassVar[int]
     LAST_EPOCH_FIELD_NUMBER: _ClassVar[int]
     LEADS_FIELD_NUMBER: _ClassVar[int]
     NODE_FIELD_NUMBER: _ClassVar[int]
     PROMISED_EPOCH_FIELD_NUMBER: _ClassVar[int]
     PROMISED_TO_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
+    asks: bool
     last_epoch: int
     leads: bool
     node: str
     promised_epoch: int
     promised_to: str
     size: int
-    def __init__(self, node: _Optional[str] = ..., promised_epoch: _Optional[int] = ..., promised_to: _Optional[str] = ..., last_epoch: _Optional[int] = ..., size: _Optional[int] = ..., leads: bool = ...) -> None: ...
+    def __init__(self, node: _Optional[str] = ..., promised_epoch: _Optional[int] = ..., promised_to: _Optional[str] = ..., last_epoch: _Optional[int] = ..., size: _Optional[int] = ..., leads: bool = ..., asks: bool = ...) -> None: ...
 
 class Supply(_message.Message):
     __slots__ = ["batches", "size"]

@@ -247,8 +247,8 @@ def test_two_that_start_at_once_and_were_promised_the_same_in_vain_do_not_both_g
     for epochs, leads in [((2, 2), "n1"), ((2, 4), "n2"), ((5, 3), "n1")]:
         first, second = starts("n1", epochs[0]), starts("n2", epochs[1])
         lines = {
-            "n1": first.hears("n2", epochs[1], "n2", size=log.size, last_epoch=1),
-            "n2": second.hears("n1", epochs[0], "n1", size=log.size, last_epoch=1),
+            "n1": first.hears("n2", epochs[1], "n2", size=log.size, last_epoch=1, asks=True),
+            "n2": second.hears("n1", epochs[0], "n1", size=log.size, last_epoch=1, asks=True),
         }
         follows = "n2" if leads == "n1" else "n1"
         assert lines[leads] == [f"turn: master above e{epochs[follows == 'n2']}"]
@@ -259,7 +259,16 @@ def test_of_two_that_start_at_once_the_one_with_more_of_the_log_leads() -> None:
     log = master_log(2)
     script = CandidateScript(Call.RESUME, store=stored(log, promised=(9, "n1")))
     script.start()
-    assert script.hears("n2", 2, "n2", size=log.size + 1, last_epoch=1) == ["turn: worker, 2 to n2"]
+    lines = script.hears("n2", 2, "n2", size=log.size + 1, last_epoch=1, asks=True)
+    assert lines == ["turn: worker, 2 to n2"]
+
+
+def test_whom_an_operator_may_have_wanted_is_given_way_to_though_it_has_less_of_the_log() -> None:
+    """It is opening, and fetches what it lacks. Found by the simulation, at seed 740001481."""
+    log = master_log(4)
+    script = CandidateScript(Call.RESUME, store=stored(log))
+    script.start()
+    assert script.hears("n2", 2, "n2", size=log.size - 2, last_epoch=1) == ["turn: worker, 2 to n2"]
 
 
 def test_an_appointed_node_does_not_take_the_place_of_a_master_that_is_open() -> None:
@@ -356,7 +365,7 @@ def test_it_says_how_it_stands_itself() -> None:
     script = CandidateScript(Call.RESUME, store=stored(master_log(2)))
     script.start()
     lines = script.is_called("n3#1", Inquiry(CLUSTER, "n3"))
-    assert lines == ["n3#1 < standing of n1: 1 to n1, e1 size=3"]
+    assert lines == ["n3#1 < standing of n1: 1 to n1, e1 size=3, asks"]
     assert script.is_called("n3#1", Inquiry("other", "n3")) == ["n3#1 < refused cluster, promised 1"]
 
 

@@ -47,14 +47,7 @@ def test_a_node_without_a_vote_is_a_worker_whatever_it_was() -> None:
 def test_who_does_not_insist_gives_way_to_a_promise_to_another_as_high_as_its_own(
     to: str, their_epoch: int, way: bool
 ) -> None:
-    assert gives_way("n1", 5, to=to, their_epoch=their_epoch, told_by="n3") is way
-
-
-@pytest.mark.parametrize(("node", "their_epoch", "way"), [("n2", 5, False), ("n4", 5, True), ("n2", 6, True)])
-def test_of_two_that_ask_at_the_same_time_the_first_by_name_does_not_give_way(
-    node: str, their_epoch: int, way: bool
-) -> None:
-    assert gives_way(node, 5, to="n3", their_epoch=their_epoch, told_by="n3") is way
+    assert gives_way("n1", 5, to=to, their_epoch=their_epoch) is way
 
 
 @pytest.mark.parametrize(
