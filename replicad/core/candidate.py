@@ -55,13 +55,14 @@ class Candidate:
         self.log = OwnLog.restore(start, 0)
         self._heard: dict[str, Standing] = {}
         self._gone: set[str] = set()  # others that are known not to be reached now
+        self._asked: dict[str, float] = {}  # on a stream that is there: who has not answered, and since when
         self._refusals: dict[str, str] = {}
         self._now = self._began = self._own_began = 0.0
         self._handlers: dict[type, Callable[..., list[Effect]]] = {
             PeerUp: self._peer_up,
             PeerDown: self._peer_down,
             FrameArrived: self._frame,
-            Tick: lambda _: self._decide(),
+            Tick: self._tick,
             Promote: self._promote,
             Reconfigured: self._reconfigured,
             Submit: lambda event: [Answer(event.ticket, FrameResult(error=self._refusal()))],
@@ -100,7 +101,8 @@ class Candidate:
 
     def wake_at(self) -> float:
         """When the next :class:`Tick` is due."""
-        return min((due for due in (self._courtesy_ends, self._patience_ends) if self._now < due), default=float("inf"))
+        ends = (due for due in (self._courtesy_ends, self._patience_ends) if self._now < due)
+        return min((*ends, *(at + self.settings.unhealthy_s for at in self._asked.values())), default=float("inf"))
 
     @property
     def _courtesy_ends(self) -> float:
@@ -136,12 +138,21 @@ class Candidate:
     def _peer_up(self, event: PeerUp) -> list[Effect]:
         if event.peer not in self.settings.workers:
             return []
+        self._asked[event.peer] = self._now
         return [Send(event.peer, Inquiry(self.settings.cluster, self.settings.node))]
+
+    def _tick(self, _: Tick) -> list[Effect]:
+        """Who does not answer is asked again, on another stream: the end of this one may never be told of."""
+        silent = [peer for peer, at in self._asked.items() if self._now >= at + self.settings.unhealthy_s]
+        for peer in silent:
+            del self._asked[peer]
+        return [*(Hangup(peer, "silent") for peer in silent), *self._decide()]
 
     def _peer_down(self, event: PeerDown) -> list[Effect]:
         if event.peer not in self.settings.workers:
             return []
         self._heard.pop(event.peer, None)
+        self._asked.pop(event.peer, None)
         self._gone.add(event.peer)
         return self._decide()
 
@@ -149,11 +160,13 @@ class Candidate:
         match event.frame:
             case Standing() as standing if event.peer == standing.node and standing.node in self.settings.workers:
                 self._heard[event.peer] = standing
+                self._asked.pop(event.peer, None)
                 self._gone.discard(event.peer)
                 self._refusals.pop(event.peer, None)
                 return self._decide()
             case Refused(_, text) if event.peer in self.settings.workers:
                 self._refusals[event.peer] = text
+                self._asked.pop(event.peer, None)
                 return [Hangup(event.peer, "refused")]
             case Inquiry() as inquiry:
                 return [Send(event.peer, mandate.answer_inquiry(self.settings, inquiry, self._standing))]

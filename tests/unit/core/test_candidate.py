@@ -134,6 +134,19 @@ def test_a_restarted_master_waits_for_ever_and_says_for_whom() -> None:
     assert script.machine.detail == ("asks 2 voters, itself counted, whether it may be the master; no answer of n2, n3")
 
 
+def test_who_does_not_answer_is_asked_again_on_another_stream() -> None:
+    """The end of the first may never be told of, as when a machine loses its power."""
+    script = CandidateScript(Call.RESUME, store=promised(4, "n1"))
+    script.start()
+    script.up("n2")
+    assert script.machine.wake_at() == pytest.approx(script.now + PATIENCE_S)
+    assert script.tick(PATIENCE_S) == ["hang up n2: silent"]
+    assert script.machine.wake_at() == float("inf")
+    script.down("n2")
+    assert script.up("n2") == ["n2 < inquiry of n1"]
+    assert script.hears("n2", 4, "n1") == ["turn: master above e4"]
+
+
 def test_an_answer_counts_for_as_long_as_its_stream_is_there() -> None:
     script = CandidateScript(Call.RESUME, voters=5, store=promised(4, "n1"))
     script.start()
