@@ -48,7 +48,7 @@ def from_sqlite(exc: sqlite3.Error, doing: str) -> ReplicadError:
     # A full disk can show first when the shared index of the WAL grows; nothing that is kept is touched by that.
     if primary == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE:
         return DiskFullError(text)
-    if primary in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+    if is_damage(exc):
         return DamagedError(text)
     if primary == sqlite3.SQLITE_CONSTRAINT:
         return DuplicateIdError(text) if "ids.id" in str(exc) else InvariantError(text)
@@ -58,6 +58,11 @@ def from_sqlite(exc: sqlite3.Error, doing: str) -> ReplicadError:
         text += " (another program has the database open: nothing but the daemon may)"
     # IOERR, and whatever else we know no way on from: the node stops rather than guess.
     return DiskFailedError(text)
+
+
+def is_damage(exc: sqlite3.Error) -> bool:
+    """Whether SQLite found bytes that it did not write."""
+    return getattr(exc, "sqlite_errorcode", 0) & _PRIMARY in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def from_os(exc: OSError, doing: str) -> ReplicadError:

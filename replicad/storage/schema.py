@@ -15,7 +15,7 @@ from pathlib import Path
 from replicad.errors import DamagedError, DataFolderError, ForgottenError
 from replicad.files import sync_folder
 from replicad.storage.checksum import checksum_of_state
-from replicad.storage.faults import from_sqlite, opening, translated
+from replicad.storage.faults import from_sqlite, is_damage, opening, translated
 from replicad.storage.wal import WalIndex, unreached_commits
 
 DATABASE_NAME = "log.db"
@@ -228,12 +228,16 @@ def check_wal(path: Path) -> int:
     with opening(path):
         connection = connect(path, mode="ro")
         try:
-            with contextlib.suppress(sqlite3.DatabaseError):  # the file may be damaged, too
-                allow_missing_pages(connection)
+            allow_missing_pages(connection)
+            try:
                 connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # SQLite looks the WAL over
-            with contextlib.suppress(FileNotFoundError):
-                index = WalIndex(path)
-            frames = index.frames() if index else 0
+            except sqlite3.DatabaseError as exc:
+                if not is_damage(exc):  # of the file, which comes after the WAL, and is found later
+                    raise
+            index = WalIndex(path)
+            frames = index.frames()
+        except FileNotFoundError:  # it keeps the index in memory, where it may write none
+            return 0
         finally:
             connection.close()
             if index is not None:

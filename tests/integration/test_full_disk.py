@@ -17,7 +17,18 @@ import pytest
 
 from replicad.client import AsyncClient
 from replicad.dev import DevCluster, DevNode
-from replicad.errors import Applied, OutcomeUnknown, ServiceError, StorageFull, Unavailable, WriteConcernTimeout
+from replicad.dev.layout import CLUSTER
+from replicad.errors import (
+    Applied,
+    DiskFullError,
+    OutcomeUnknown,
+    ServiceError,
+    StorageFull,
+    Unavailable,
+    WriteConcernTimeout,
+)
+from replicad.storage.sqlite import SqliteStore
+from replicad.wire.codec import decode_records
 from tests.support.ledger import Ledger
 from tests.support.nodes import TOKEN, all_level, events, raw_logs, running_cluster, verified
 from tests.support.rawlog import Posted, RawLog, new_id
@@ -211,6 +222,21 @@ async def test_a_node_that_is_killed_while_its_disk_is_full_starts_when_there_is
         ledger.acknowledged(message_id, (await log.post(b"again", id=message_id, w=3, timeout_s=20)).offset)
     await all_level(logs)
     await judge(ledger, logs)
+
+
+async def test_no_room_for_the_index_of_the_wal_is_no_damage(cluster: DevCluster, logs: Logs) -> None:
+    """A start looks whether the WAL is whole, for which SQLite makes a file."""
+    node = cluster.node("node-2")
+    for _ in range(20):
+        await logs["node-1"].post(PAYLOAD, w=3)
+    await asyncio.to_thread(cluster.kill, "node-2")
+    (node.data_dir / "log.db-shm").unlink()
+    fill(node, left=0)
+    with pytest.raises(DiskFullError):
+        SqliteStore(node.data_dir, cluster=CLUSTER, node="node-2", decode_records=decode_records)
+    make_room(node)
+    await asyncio.to_thread(cluster.start, "node-2")
+    await all_level(logs)
 
 
 @pytest.mark.parametrize("reserve", ["4MiB"])
