@@ -88,18 +88,17 @@ def verify_folder(
         )
     lock = None if path == data_dir else FolderLock(data_dir, shared=True)
     try:
-        unreached = _unreached(path)
         with _opened(path) as connection:
             audit = _Audit(connection, path, cluster, keyring, decode_records)
             try:
                 with translated(f"read {path}"):
                     audit.run()
-                fault = Fault(audit.tree.size, str(unreached)) if unreached else None
+                fault = None
             except _FaultError as exc:
                 fault = exc.fault
             except StorageError as exc:
                 fault = Fault(audit.tree.size, str(exc))
-            return audit.report(fault)
+        return audit.report(fault or _fault_of_wal(path, audit.tree.size))
     finally:
         if lock is not None:
             lock.release()
@@ -130,12 +129,12 @@ def _opened(path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def _unreached(path: Path) -> ForgottenError | None:
-    """What is wrong with the WAL."""
+def _fault_of_wal(path: Path, size: int) -> Fault | None:
+    """Whether there is more behind the ``size`` records that can be read."""
     try:
         schema.check_wal(path)
     except ForgottenError as exc:
-        return exc
+        return Fault(size, str(exc))
     return None
 
 

@@ -57,8 +57,9 @@ class Network:
         for name in list(self._long):
             self._shorten(name)
         for cable in self._cable.values():
-            with suppress(subprocess.CalledProcessError):
-                run("ip", "link", "del", f"{cable}a")
+            for end in (f"{cable}a", cable):  # now: with its namespace it would go some time later
+                with suppress(subprocess.CalledProcessError):
+                    run("ip", "link", "del", end)
         for namespace in self._namespace.values():
             with suppress(subprocess.CalledProcessError):
                 run("ip", "netns", "del", namespace)

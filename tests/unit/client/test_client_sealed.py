@@ -108,7 +108,7 @@ async def test_others_have_their_turn_while_a_frame_is_encrypted(server: Scripte
     async for _ in client.post_many([b"x" * 100] * content_size):
         pass
     ticking.cancel()
-    assert turns >= 10
+    assert turns >= 5, "all in one go would be one or two"
 
 
 async def test_a_ciphertext_that_is_too_large_is_told_with_both_sizes(
