@@ -47,7 +47,7 @@ from replicad.wire.codec import decode_records, encode_records
 from replicad.wire.frames import encode_batch
 
 DEFAULT_CONFIG = "/etc/replicad.yaml"
-ROOM_LOOK_S = 1.0
+ROOM_LOOK_S = 1.0  # between two looks at the disk's room: what fills it may be another program
 SWITCH_S = 0.0002  # the writing thread waits for the interpreter lock this long at the most, not Python's 5 ms
 OWN_FILES = 512  # the log, its reading threads, links to workers, and gRPC's own
 READ_BYTES = 1 << 20  # what an aside copy holds in memory at a time

@@ -540,11 +540,10 @@ class Runtime:
     ) -> None:
         """Read again what is damaged, until it is repaired: while a stream's peer is there, for a post not long."""
         now = self._loop.time()
-        link = self.links.get(effect.peer) if isinstance(effect, ReadBatches) else None
-        if link is not None and isinstance(machine, Worker):  # who is to be the master wants it: others may have it
-            link.hang_up(str(fault))
-            return
         if isinstance(effect, ReadBatches | ReadRoot):
+            link = self.links.get(effect.peer)
+            if link is not None and isinstance(machine, Worker):  # who is to be the master may have it of another node
+                link.hang_up(str(fault))
             self._later(RETRY_S, effect)
             return
         since = self._unread_since.setdefault(effect.ticket, now)

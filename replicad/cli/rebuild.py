@@ -37,8 +37,8 @@ def command(session: Session, *, config_file: Path) -> None:
     For a file whose structure is damaged, which a node can't repair while it runs. Run on the node's host, as root or
     as the daemon's user, while the node is stopped and others run. Every batch is proven. The node keeps its promise
     and its place: it has all again that it ever acknowledged, or nothing is changed. Where the file does not tell any
-    more how far that went, the master is asked. The old file is kept beside the
-    new one, as log.db.damaged-TIME: remove it when you are content.
+    more how far that went, the master is asked. The old file is kept beside the new one, as log.db.damaged-TIME: remove
+    it when you are content.
     """
     # --help must not wait for these
     from replicad import logs  # noqa: PLC0415

@@ -89,7 +89,8 @@ class Posts:
 
     def _await_concern(self, frame: Frame) -> None:
         frame.end = max(run.first_offset + run.count for run in frame.runs)
-        frame.messages, frame.looked_up, frame.contents = _NO_MESSAGES, {}, {}
+        frame.messages = _NO_MESSAGES
+        frame.contents.clear()
         self._admitted[frame.ticket] = frame
         self._waiting.add(frame.ticket, nodes=frame.nodes, size=frame.end, deadline=frame.deadline)
 

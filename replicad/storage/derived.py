@@ -17,7 +17,6 @@ from replicad.storage.reader import stored_tile
 _WRONG_ID = """SELECT wanted.key, wanted.value, ids."offset" FROM json_each(?) AS wanted
 LEFT JOIN ids ON ids.id = wanted.value WHERE ids."offset" IS NOT wanted.key + ? ORDER BY wanted.key LIMIT 1"""
 
-
 _IN_TIME = "SELECT 1 FROM batches INDEXED BY batches_by_time WHERE time_ms = ? AND first_offset = ?"
 
 

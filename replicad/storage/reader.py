@@ -56,8 +56,7 @@ _RESERVED = {
 }
 
 _LAST = "SELECT max(first_offset) FROM batches"
-_HOLDER = """SELECT first_offset, count, epoch FROM batches WHERE first_offset <= ?
-ORDER BY first_offset DESC LIMIT 1"""
+_HOLDER = "SELECT first_offset, epoch FROM batches WHERE first_offset <= ? ORDER BY first_offset DESC LIMIT 1"
 
 _END = """SELECT first_offset + count, epoch, root FROM batches ORDER BY first_offset DESC LIMIT 1"""
 
@@ -179,14 +178,14 @@ def epoch_record(connection: sqlite3.Connection, decode_records: DecodeRecords, 
     last = connection.execute(_LAST).fetchone()[0]
     if last is None:
         return None
-    low, high = 0, int(last)  # where batches begin; the epoch's first is one of these, or in between
+    low, high = 0, int(last)  # the epoch's first batch begins there or in between
     while low < high:
-        row = connection.execute(_HOLDER, ((low + high) // 2,)).fetchone() or ()
-        first_offset, count, its_epoch = typed(row, (int, int, int), "batches")
-        low, high = (first_offset + count, high) if its_epoch < epoch else (low, first_offset)
+        middle = (low + high) // 2
+        first_offset, its_epoch = typed(connection.execute(_HOLDER, (middle,)).fetchone() or (), (int, int), "batches")
+        low, high = (middle + 1, high) if its_epoch < epoch else (low, first_offset)
     # Where the search was led astray, it ends beside what led it there.
     if high:
-        _look_at_epoch(connection, decode_records, high - 1)
+        _look_at_epoch(connection, decode_records, high - 1, below=epoch)
     with closing(batches_from(connection, high, until=high + 1)) as found:
         batch = next(found, None)
     if batch is None:
@@ -197,12 +196,13 @@ def epoch_record(connection: sqlite3.Connection, decode_records: DecodeRecords, 
     return EpochRecord(batch.first_offset, records.payloads[0])
 
 
-def _look_at_epoch(connection: sqlite3.Connection, decode_records: DecodeRecords, offset: int) -> None:
-    """Raises DamagedError: the batch that holds the offset may be of another epoch than it says. A payload may be
-    damaged."""
+def _look_at_epoch(connection: sqlite3.Connection, decode_records: DecodeRecords, offset: int, *, below: int) -> None:
+    """Raises DamagedError: the batch that holds the offset is of an epoch that is not below, or may be of another than
+    it says. A payload may be damaged."""
     with closing(stored_batches(connection, offset, until=offset + 1)) as found:
         for batch, whole in found:
-            if whole or _leaf(decode_body(batch, decode_records), batch).epoch == batch.epoch:
+            sure = whole or _leaf(decode_body(batch, decode_records), batch).epoch == batch.epoch
+            if sure and batch.epoch < below:
                 return
             raise DamagedError(
                 f"the batch at offset {batch.first_offset} is not what was written: its records are of another epoch",

@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 
-from replicad.errors import DamagedError, DataFolderError, ForgottenError
+from replicad.errors import DamagedError, DataFolderError, DiskFullError, ForgottenError
 from replicad.files import sync_folder
 from replicad.storage.checksum import checksum_of_state
 from replicad.storage.faults import from_sqlite, is_damage, opening, translated
@@ -136,14 +136,24 @@ def open_writer(path: Path, *, cluster: str, node: str) -> sqlite3.Connection:
             migrate(connection)
         # A killed daemon may have left commits in the WAL that it had written and not synced. They count from now on.
         with translated(f"sync {path}"):
-            if torn:
-                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()  # no other is to be added to it
             _sync_file(wal_path(path))
+            if torn:
+                _empty_wal(connection)
             sync_folder(path.parent)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _empty_wal(connection: sqlite3.Connection) -> None:
+    """Take all of it in, and drop a torn commit: two such would look as if a disk had changed it. On a full disk it
+    stays, and the node starts all the same."""
+    try:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    except sqlite3.Error as exc:
+        if not isinstance(from_sqlite(exc, "checkpoint"), DiskFullError):
+            raise
 
 
 def grow_wal(connection: sqlite3.Connection, path: Path) -> None:

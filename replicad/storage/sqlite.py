@@ -69,7 +69,6 @@ _ROWS_PER_STATEMENT = 32
 _APPEND = tuple(f"INSERT INTO append VALUES {', '.join([_ROW] * rows)}" for rows in range(_ROWS_PER_STATEMENT + 1))  # noqa: S608
 
 _DELETE_IDS = "DELETE FROM ids WHERE id IN (SELECT value FROM json_each(?))"
-
 _DELETE_IDS_AT = 'DELETE FROM ids WHERE "offset" >= ? AND "offset" < ?'
 
 # How often room is looked for: each look gives up the GIL, and may wait for it.

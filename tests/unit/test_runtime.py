@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from replicad import logs, runtime
-from replicad.core.effects import Call, Follow, FrameArrived, PeerDown, PeerUp
+from replicad.core.effects import FrameArrived, PeerDown, PeerUp
 from replicad.core.frames import Align, Fetch, Hello, MasterFrame, RootQuery, WorkerFrame
 from replicad.core.start import StoreState
 from replicad.core.worker import Worker
@@ -48,8 +48,7 @@ class Node:
 
     def __init__(self, store: MemoryStore) -> None:
         def next_machine(turn: Turn, state: StoreState) -> Worker:
-            assert isinstance(turn, Follow | Call)
-            return Worker(settings("n2"), state, keyring=keyring(), decode=decode_records)
+            raise AssertionError(f"{turn} in a test of a worker, at {state.size}")
 
         self.faults: list[BaseException] = []
         self.runtime = Runtime(
@@ -158,11 +157,12 @@ async def test_a_root_that_could_not_be_read_for_a_stream_that_ended_holds_up_no
         await until(lambda: store.load().size == log.size - 1, "the surplus is put aside")
 
 
+@pytest.mark.parametrize(("method", "question"), [("read", Fetch(0, 1 << 20)), ("root_at", RootQuery(2))])
 async def test_who_wants_to_be_the_master_is_not_kept_waiting_for_what_is_damaged_here(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, method: str, question: Fetch | RootQuery
 ) -> None:
-    store, _ = damaged_log(monkeypatch, "read", [True])
+    store, _ = damaged_log(monkeypatch, method, [True])
     async with running(store) as node:
         link = await greeted(node, "n1#1", 5)
-        node.runtime.feed(FrameArrived("n1#1", Fetch(0, 1 << 20)))
+        node.runtime.feed(FrameArrived("n1#1", question))
         await until(lambda: link.ended == "damaged", "another node is left to be asked")

@@ -338,6 +338,25 @@ def test_what_an_epoch_began_with_is_found_without_the_index_of_ids(data_dir: Pa
     assert caught.value.offset == RECORDS + 1
 
 
+@pytest.mark.parametrize("count", [-(1 << 40), -1, 0, 1 << 40])
+def test_a_damaged_count_does_not_lead_the_search_for_an_epochs_beginning_astray(data_dir: Path, count: int) -> None:
+    log = LogMaker()
+    appends = log.appends(*[10] * 8)
+    log.epoch = 3
+    appends += [log.append(ids=["replicad:epoch:3"]), *log.appends(*[1] * 300)]
+    with closing(opened(data_dir)) as store:
+        store.set_promise(3, NODE)
+        store.append(appends, commit_size=0)
+    damage(data_dir, "UPDATE batches SET count = ? WHERE first_offset < 70", count)
+    with closing(opened(data_dir)) as store:
+        record = store.load().epoch_record
+    assert record is not None
+    assert record.offset == 80
+    damage(data_dir, "UPDATE batches SET count = ? WHERE first_offset = 70", count)  # beside it
+    with closing(opened(data_dir)) as store, pytest.raises(DamagedError):
+        store.load()
+
+
 def test_several_damaged_batches_side_by_side_are_one_gap(data_dir: Path) -> None:
     filled(data_dir)
     damage(data_dir, "UPDATE batches SET count = count + 9 WHERE first_offset IN (?, 150, 200)", BAD)
