@@ -83,6 +83,5 @@ async def test_reflection_can_be_turned_off(tmp_path: Path) -> None:
             info: aio.StreamStreamMultiCallable[bytes, bytes] = channel.stream_stream(
                 "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
             )
-            with pytest.raises(aio.AioRpcError) as caught:
-                await info(iter([b""])).read()
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+            # Without a request: gRPC's client tells of its own failure where one meets a call that is refused already.
+            assert await info().code() is grpc.StatusCode.UNIMPLEMENTED
