@@ -34,7 +34,7 @@ BYTES_SHOWN = 64  # as hex: a hash, a key id; not a payload
 
 _ROOT = "replicad"
 _RESERVED = frozenset({"time", "level", "event", "msg", "logger", "exception"})
-_BARE = re.compile(r"[!#-<>-\[\]-~]+")  # printable ASCII but for space, quote, equals sign and backslash
+_BARE = re.compile(r"[!#-&(-<>-\[\]-~]+")  # printable ASCII but for space, quotes, equals sign and backslash
 _ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 

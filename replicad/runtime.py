@@ -275,7 +275,7 @@ class Runtime:
         self._stopped = True
         if self._timer:
             self._timer.cancel()
-        await self._loop.run_in_executor(None, self.disk.close)
+        await self.disk.close()
 
     # --- posts ----------------------------------------------------------------------------------------------------
 
@@ -424,7 +424,10 @@ class Runtime:
 
     def _tick(self) -> None:
         self._timer, self._timer_due = None, float("inf")
-        self.feed(Tick())
+        if self.machine.wake_at() > self._loop.time():
+            self._set_timer()
+        else:
+            self.feed(Tick())
 
     # --- peers ----------------------------------------------------------------------------------------------------
 

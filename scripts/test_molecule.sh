@@ -12,15 +12,18 @@ cd ansible
 if [ $# -eq 0 ]; then
     for file in molecule/*/molecule.yml; do
         file=${file%/molecule.yml}
-        name=${file##*/}
-        # What there is to upgrade from is built from the history, which a shallow clone lacks.
-        if [ "$name" = upgrade ] && ! ls ../build/deb/*-previous/*.deb >/dev/null 2>&1; then
-            echo "molecule upgrade: LEFT OUT, there are no packages of the previous release: make molecule says why"
-            continue
-        fi
-        set -- "$@" "$name"
+        set -- "$@" "${file##*/}"
     done
 fi
+for name; do
+    shift
+    # What there is to upgrade from is built from the history, which a shallow clone lacks.
+    if [ "$name" = upgrade ] && ! ls ../build/deb/*-previous/*.deb >/dev/null 2>&1; then
+        echo "molecule upgrade: LEFT OUT, there are no packages of the previous release: make molecule says why"
+        continue
+    fi
+    set -- "$@" "$name"
+done
 
 # What it prints at the end comes in one piece: another one may end at the same time.
 scenario() {

@@ -102,6 +102,7 @@ def test_the_time_is_utc_to_the_millisecond() -> None:
         ("a\u2028b\x85c", '"a\\u2028b\\u0085c"'),
         ("\u202eevil", '"\\u202eevil"'),
         ("\ud800", '"\\ud800"'),
+        ("d'or", '"d\'or"'),  # whoever takes the line apart by the shell's rules gets it, too
         ("\U000e0001", '"\\U000e0001"'),
         ("caf\u00e9", '"caf\u00e9"'),
         (True, "true"),

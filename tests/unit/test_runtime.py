@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
 from replicad import logs, runtime
-from replicad.core.effects import FrameArrived, PeerDown, PeerUp
+from replicad.core.effects import Event, FrameArrived, PeerDown, PeerUp, Tick
 from replicad.core.frames import Align, Fetch, Hello, MasterFrame, RootQuery, WorkerFrame
 from replicad.core.start import StoreState
 from replicad.core.worker import Worker
@@ -166,3 +167,25 @@ async def test_who_wants_to_be_the_master_is_not_kept_waiting_for_what_is_damage
         link = await greeted(node, "n1#1", 5)
         node.runtime.feed(FrameArrived("n1#1", question))
         await until(lambda: link.ended == "damaged", "another node is left to be asked")
+
+
+async def test_a_timer_asks_the_machine_only_when_something_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every post moves what is due on; the timer stays where it was, and comes too early."""
+    async with running(MemoryStore(decode_records)) as node:
+        await greeted(node, "n1#1", 1)
+        machine, events = node.runtime.machine, list[object]()
+        step = machine.step
+
+        def noting(event: Event, **clocks: Any) -> Any:
+            events.append(event)
+            due[:] = [float("inf")]
+            return step(event, **clocks)
+
+        due = [asyncio.get_running_loop().time() + 60]
+        monkeypatch.setattr(machine, "step", noting)
+        monkeypatch.setattr(machine, "wake_at", lambda: due[0])
+        node.runtime._tick()
+        assert events == []
+        due[0] = 0.0
+        node.runtime._tick()
+        assert events == [Tick()]
