@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from replicad import __version__, configfile, dev, keys, logjournal, logs, nodekeys, tokensfile
+from replicad import __version__, configfile, dev, eventloop, keys, logjournal, logs, nodekeys, tokensfile
 from replicad.certificates import Identity
 from replicad.config import Config
 from replicad.core import mandate
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{options.config}: good: {config.role} {config.node} of cluster {config.cluster}")
             return ExitCode.OK
         logs.setup(config.log.level, config.log.format)
-        return asyncio.run(_run(config, options.config))
+        return eventloop.run(_run(config, options.config))
     except ConfigError as exc:
         return _not_started(exc, exc.faults, _last_line(exc.faults))
     except ReplicadError as exc:

@@ -65,6 +65,7 @@ from replicad.core.record import SALT_BYTES, Messages, Records
 from replicad.core.worker import Worker
 from replicad.disk import AppendFailed, Disk, truncate_call
 from replicad.errors import DamagedError, DiskFullError, OutcomeUnknown, Unavailable
+from replicad.eventloop import TICK_S
 from replicad.logs import Logger
 from replicad.rates import Bucket
 from replicad.storage.interface import Store, StoreState
@@ -420,7 +421,7 @@ class Runtime:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_due = due  # kept here: not every loop's handle can tell
-        self._timer = self._loop.call_at(due, self._tick)
+        self._timer = self._loop.call_at(max(due, self._loop.time() + TICK_S), self._tick)
 
     def _tick(self) -> None:
         self._timer, self._timer_due = None, float("inf")

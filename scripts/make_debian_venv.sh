@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 venv=$1
 
 scripts/apt_install.sh python3-venv python3-grpcio python3-protobuf python3-cryptography python3-yaml \
-    python3-sdnotify python3-click python3-rich
+    python3-sdnotify python3-click python3-rich python3-uvloop
 rm -rf "$venv"
 /usr/bin/python3 -m venv --system-site-packages "$venv"
 "$venv/bin/python" -m pip install -qq --requirement requirements-test.txt
@@ -16,9 +16,9 @@ rm -rf "$venv"
 "$venv/bin/python" - <<'PYTHON'
 import platform
 
-import click, cryptography, google.protobuf, grpc, rich, sdnotify, yaml
+import click, cryptography, google.protobuf, grpc, rich, sdnotify, uvloop, yaml
 
-for module in (click, cryptography, google.protobuf, grpc, rich, sdnotify, yaml):
+for module in (click, cryptography, google.protobuf, grpc, rich, sdnotify, uvloop, yaml):
     if not module.__file__.startswith("/usr/lib/python3/"):
         raise SystemExit(f"{module.__name__} is not Debian's: {module.__file__}")
 print(f"Debian's runtime: Python {platform.python_version()}, grpcio {grpc.__version__}, "

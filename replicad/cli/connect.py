@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Coroutine
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from replicad import fernetkeys
+from replicad import eventloop, fernetkeys
 from replicad.cli.errors import Interrupted
 from replicad.cli.options import Session
 from replicad.client import AsyncClient, Encryption
@@ -75,6 +74,6 @@ def make_client(session: Session, *, timeout_s: float, encryption: Encryption | 
 def run(work: Coroutine[Any, Any, _Result]) -> _Result:
     """Run a command's work. Ctrl-C cancels it; Interrupted is raised once it has ended."""
     try:
-        return asyncio.run(work)
+        return eventloop.run(work)
     except KeyboardInterrupt:
         raise Interrupted from None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
-from replicad import configfile
+from replicad import configfile, eventloop
 from replicad.cli.options import Session, config_option, epilog, output_option
 from replicad.cli.output import Output, stderr_is_terminal
 from replicad.nodekeys import keyring_of
@@ -56,7 +55,7 @@ def command(session: Session, *, config_file: Path) -> None:
             from replicad.cli.progress import spinner  # noqa: PLC0415 - rich costs a script 50 ms
 
             stack.enter_context(spinner(f"rebuilding {config.data_dir} ..."))
-        made = asyncio.run(rebuild(config, keyring=keyring_of(config), fetch=fetching.batches, end=fetching.end))
+        made = eventloop.run(rebuild(config, keyring=keyring_of(config), fetch=fetching.batches, end=fetching.end))
     output.show(
         f"{config.data_dir}: node {made.node} has {made.size} records, {made.own} of its own and {made.fetched} from "
         f"other nodes, root {made.root.hex()}",

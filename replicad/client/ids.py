@@ -57,11 +57,12 @@ class UuidV7Source:
 
     def _begin(self, ms: int) -> None:
         time_text = f"{ms & (1 << 48) - 1:012x}"
-        version_and_a = 0x7000 | self._random_bits(12)
-        variant_and_b = 0x8000 | self._random_bits(14)
+        bits = self._random_bits(12 + 14 + _SEED_BITS)  # in one go: each asks the system
+        version_and_a = 0x7000 | bits >> 14 + _SEED_BITS
+        variant_and_b = 0x8000 | bits >> _SEED_BITS & (1 << 14) - 1
         self._ms = ms
         self._prefix = f"{time_text[:8]}-{time_text[8:]}-{version_and_a:04x}-{variant_and_b:04x}-"
-        self._low = self._random_bits(_SEED_BITS)
+        self._low = bits & (1 << _SEED_BITS) - 1
 
     def forget(self) -> None:
         """Begin anew. For a forked child, which would otherwise make the ids that its parent makes."""

@@ -144,7 +144,7 @@ class Poster:
         """Sends what is there to send, for ever."""
         while True:
             await self._work.wait()
-            if not self._lanes.has_pending():
+            if self._stream is None and not self._lanes.has_pending():  # a stream is opened for what is there alone
                 self._work.clear()
                 continue
             stream = self._stream or await self._open()

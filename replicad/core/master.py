@@ -267,10 +267,11 @@ class Master:
         """Move the commit size, and answer whom that or any other progress serves."""
         if self._opening is not None:
             return self._try_open(self._opening)
-        size = self._sizes()[self.settings.commit_quorum - 1]
+        sizes = self._sizes()
+        size = sizes[self.settings.commit_quorum - 1]
         if size > self.log.commit_size:
             self._commit(size)
-        return self._reached()
+        return self.posts.reached(sizes)
 
     def _try_open(self, opening: Opening) -> list[Effect]:
         """Open for posts when the epoch's first record is on a commit quorum of every list that may be in force."""

@@ -20,6 +20,7 @@ DEBIAN_12 = {
     "sdnotify": "0.3.1",
     "click": "8.1.3",
     "rich": "13.3.1",
+    "uvloop": "0.17.0",
 }
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
