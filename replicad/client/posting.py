@@ -402,7 +402,7 @@ class Poster:
         if stream is not None:
             self._landed(stream, lane, frame)
             frame.fail(timeout_error(frame, in_flight=True, last_error=self._last_error))
-            if stream.heard_at < frame.sent_at:
+            if stream.heard_at <= frame.sent_at:  # a loop's clock may stand still for a millisecond
                 self._end(stream, Unavailable(f"{stream.address} answers nothing"))
         else:
             frame.fail(timeout_error(frame, in_flight=False, last_error=self._last_error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import pytest
@@ -435,7 +436,12 @@ async def _time_out(a: ScriptedServer, client: AsyncClient) -> tuple[PostCall, P
     return call, late
 
 
-async def test_a_node_that_answers_nothing_is_left_for_another(a: ScriptedServer, b: ScriptedServer) -> None:
+@pytest.mark.parametrize("clock_step_s", [1e-9, 0.25], ids=["fine-clock", "coarse-clock"])
+async def test_a_node_that_answers_nothing_is_left_for_another(
+    clock_step_s: float, a: ScriptedServer, b: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the loop's clock gives the greeting and the first frame one and the same time."""
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: time.monotonic() // clock_step_s * clock_step_s)
     async with AsyncClient([a.address, b.address], token="") as client:
         [post] = posting(client, "x", timeout_s=SHORT_S)
         await (await a.call()).frame()
