@@ -122,6 +122,7 @@ class Disk:
                 return
             if self._dead:
                 continue
+            closing = False
             self._busy_since = time.monotonic()
             try:
                 if write.append is None:
@@ -129,13 +130,13 @@ class Disk:
                 else:
                     group, ahead, closing = self._group(write)
                     self._append(group)
-                    if closing:
-                        return
             except BaseException as exc:  # whatever it is, nothing may be written behind it
                 self._dead = True
                 self._tell(self._fatal, exc)
             finally:
                 self._busy_since = None
+            if closing:
+                return
 
     def _group(self, first: _Write) -> tuple[list[_Write], _Write | None, bool]:
         """The appends that wait behind ``first``, the other write that ended them, and whether it is time to stop."""

@@ -13,7 +13,7 @@ import uvloop
 
 T = TypeVar("T")
 
-#: Its clock is in whole milliseconds, and stands still within a turn: a timer set for less comes too early.
+#: Its clock and its timers are in whole milliseconds: one set for less may come at once.
 TICK_S = 0.001
 
 

@@ -24,6 +24,7 @@ for name; do
     fi
     set -- "$@" "$name"
 done
+[ $# -gt 0 ] || exit 0
 
 # What it prints at the end comes in one piece: another one may end at the same time.
 scenario() {

@@ -10,7 +10,9 @@ same lines with the same first id, and the log tells what it has.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import select
 import time
 import uuid
 from collections import deque
@@ -23,6 +25,7 @@ from replicad.cli.connect import make_client, run
 from replicad.cli.errors import INTERRUPTED, Failure, Interrupted, service_failure
 from replicad.cli.options import Session
 from replicad.cli.output import Output, posted_json, stderr_is_terminal
+from replicad.cli.readiness import told_once
 from replicad.client import AsyncClient, Encryption, NewMessage, Posted
 from replicad.client.cutting import MAX_PAYLOAD_BYTES
 from replicad.client.frames import FRAME_MESSAGES
@@ -246,19 +249,10 @@ async def read_chunks(descriptor: int) -> AsyncIterator[bytes]:
 
     The descriptor is left in the mode it is in: it may be a terminal that others use too.
     """
-    loop = asyncio.get_running_loop()
-    ready = asyncio.Event()
     while True:
-        try:
-            loop.add_reader(descriptor, ready.set)
-        except PermissionError:  # epoll_ctl(2): a regular file or /dev/null, which never lets a reader wait
-            pass
-        else:
-            try:
-                await ready.wait()
-            finally:
-                loop.remove_reader(descriptor)
-            ready.clear()
+        ready = asyncio.Event()
+        with contextlib.suppress(PermissionError), told_once(descriptor, select.EPOLLIN, ready.set):
+            await ready.wait()
         chunk = os.read(descriptor, READ_BYTES)
         if not chunk:
             return

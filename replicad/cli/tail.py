@@ -16,6 +16,7 @@ from replicad.cli.connect import DEFAULT_TIMEOUT, find_encryption, make_client, 
 from replicad.cli.listing import FIELDS_HELP, KEY_FILE_HELP
 from replicad.cli.options import LEVELS, Offset, Session, common_options, epilog, key_file_option, timeout_option
 from replicad.cli.output import Output, OutputClosed
+from replicad.cli.readiness import told_once
 from replicad.client import AsyncClient
 
 
@@ -86,28 +87,24 @@ def command(session: Session, from_offset: int, level: str, timeout_s: float, ke
 def _ended_when_output_closes() -> Iterator[None]:
     """Raise OutputClosed as soon as the reader of the pipe that standard output is has gone, not only when the next
     record comes: the log may be still for hours."""
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    descriptor = _output_pipe()
+    task, descriptor = asyncio.current_task(), _output_pipe()
     if descriptor is None or task is None:
         yield
         return
     closed = False
 
-    def on_closed() -> None:  # nothing can be read from a pipe's writing end: what wakes us is its EPOLLERR
+    def on_closed() -> None:
         nonlocal closed
         closed = True
-        loop.remove_reader(descriptor)
         task.cancel()
 
-    loop.add_reader(descriptor, on_closed)
     try:
-        yield
+        with told_once(descriptor, 0, on_closed):  # an error, which is told unasked: the reading end is closed
+            yield
     except asyncio.CancelledError:
         if closed:
             raise OutputClosed from None
         raise
-    finally:
-        loop.remove_reader(descriptor)
 
 
 def _output_pipe() -> int | None:

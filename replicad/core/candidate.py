@@ -58,6 +58,7 @@ class Candidate:
         self._asked: dict[str, float] = {}  # on a stream that is there: who has not answered, and since when
         self._refusals: dict[str, str] = {}
         self._now = self._began = self._own_began = 0.0
+        self._decided_at = 0.0  # when it was last asked what to do with the answers that there are
         self._handlers: dict[type, Callable[..., list[Effect]]] = {
             PeerUp: self._peer_up,
             PeerDown: self._peer_down,
@@ -101,7 +102,7 @@ class Candidate:
 
     def wake_at(self) -> float:
         """When the next :class:`Tick` is due."""
-        ends = (due for due in (self._courtesy_ends, self._patience_ends) if self._now < due)
+        ends = (due for due in (self._courtesy_ends, self._patience_ends) if self._decided_at < due)
         return min((*ends, *(at + self.settings.unhealthy_s for at in self._asked.values())), default=float("inf"))
 
     @property
@@ -203,6 +204,7 @@ class Candidate:
 
     def _decide(self) -> list[Effect]:
         """Lead or follow, once enough is known."""
+        self._decided_at = self._now
         for standing in self._heard.values():
             reason = self._objection(standing)
             if reason:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+import pytest
+
 from replicad.core.batch import Append
 from replicad.disk import Disk
 from replicad.storage.memory import MemoryStore
@@ -78,3 +80,18 @@ async def test_a_close_performs_what_was_asked_in_the_same_turn() -> None:
     disk.write(store.note("promise"), lambda _: None)
     await disk.close()
     assert (store.written, faults) == ([[1], "promise"], [])
+
+
+async def test_a_close_ends_also_when_the_last_writes_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, log = Recording(), LogBuilder()
+    log.add()
+    disk, stored, faults = disk_of(store)
+    failure = OSError(5, "I/O error")
+
+    def fails(appends: Sequence[Append], *, commit_size: int) -> None:
+        raise failure
+
+    monkeypatch.setattr(store, "append", fails)
+    disk.append(log.appends[0], commit_size=0)
+    await asyncio.wait_for(disk.close(), 5)
+    assert (stored, faults) == ([], [failure])

@@ -50,6 +50,18 @@ def test_a_silent_voter_holds_up_a_new_cluster_for_a_while_only() -> None:
     assert script.tick(0.2) == ["turn: master above e0"]
 
 
+def test_a_decision_that_is_due_is_not_forgotten_over_what_comes_at_the_same_time() -> None:
+    """The runtime's timer asks what is due; a post that is refused just before it decides nothing."""
+    script = CandidateScript(Call.BEGIN)
+    script.start()
+    script.up("n2")
+    script.hears("n2")
+    script.now += PATIENCE_S
+    script.feed(Submit(1, messages("a"), "anonymous", 1, script.now + 1))
+    assert script.machine.wake_at() <= script.now
+    assert script.tick() == ["turn: master above e0"]
+
+
 def test_a_new_cluster_is_not_begun_by_less_than_the_fence_quorum_however_long_it_waits() -> None:
     script = CandidateScript(Call.BEGIN, voters=5)
     script.start()
