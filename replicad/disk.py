@@ -62,7 +62,7 @@ class Disk:
         self._store, self._loop = store, loop
         self._stored, self._failed, self._fatal = stored, failed, fatal
         self._queue: SimpleQueue[_Write | None] = SimpleQueue()
-        self._asked: list[_Write] = []  # in this turn of the loop, and not yet given to the writing thread
+        self._asked: list[_Write] = []  # and not yet given to the writing thread
         self._generation = 0  # of the appends asked for now
         self._dropped_generation = -1  # appends of this one and before are dropped; the writer's own
         self._busy_since: float | None = None
@@ -80,10 +80,10 @@ class Disk:
         self._ask(_Write(self._generation, None, 0, call, done))
 
     def _ask(self, write: _Write) -> None:
-        """Give it to the writing thread in the loop's next turn, behind what is sent to other nodes until then: woken
-        at once, that thread would fight with the loop for the interpreter, and win nothing."""
+        """Give it to the writing thread in the turn after the loop's next, in which what the same event sends to other
+        nodes goes out: woken before, that thread would fight with the loop for the interpreter, and win nothing."""
         if not self._asked:
-            self._loop.call_soon(self._hand_over)
+            self._loop.call_soon(self._loop.call_soon, self._hand_over)
         self._asked.append(write)
 
     def _hand_over(self) -> None:

@@ -229,11 +229,10 @@ class Master:
             append = replace(append, lists=lists)
         log.appended(append, log.tree)
         self._unstored.append(append)
+        effects: list[Effect] = [StoreBatch(append, log.commit_size)]
         self._commit_moved_at = float("inf")  # this batch tells, or one before it that a worker is yet to be sent
-        effects: list[Effect] = []
         for worker in self.workers.values():
             effects += worker.feed(log)
-        effects.append(StoreBatch(append, log.commit_size))
         return effects
 
     # --- disk and commit ---------------------------------------------------------------------------

@@ -66,10 +66,13 @@ async def test_the_thread_is_given_nothing_before_the_loop_has_sent_what_waits_t
     loop, seen = asyncio.get_running_loop(), list[object]()
     sent = loop.create_future()
     sent.add_done_callback(lambda _: seen.append(disk._queue.empty()))  # as a stream's writer is woken
-    sent.set_result(None)
     disk.append(log.appends[0], commit_size=0)
+    sent.set_result(None)
+    done = loop.create_future()
+    disk.write(store.note("last"), done.set_result)
+    await asyncio.wait_for(done, 5)
     await disk.close()
-    assert (seen, stored, store.written) == ([True], [(1, 0)], [[1]])
+    assert (seen, stored, store.written) == ([True], [(1, 0)], [[1], "last"])
 
 
 async def test_a_close_performs_what_was_asked_in_the_same_turn() -> None:

@@ -87,7 +87,7 @@ def test_a_worker_that_is_lost_before_it_has_all_lets_the_master_go_on() -> None
     script.hand_over(7, "n2")
     lines = script.down("n2")
     assert lines == ["not handed over #7: n2 is lost: connection lost; n1 goes on", "state open"]
-    assert script.post("b")[-1].startswith("disk: store")
+    assert script.post("b")[0].startswith("disk: store")
 
 
 def test_time_that_is_over_lets_the_master_go_on() -> None:

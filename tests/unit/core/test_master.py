@@ -22,23 +22,23 @@ from tests.support.script import MasterScript, level_with, opened, stored, welco
 def test_a_batch_goes_to_the_disk_and_to_the_workers_at_the_same_time() -> None:
     script = opened()
     assert script.post("a") == [
+        "disk: store 1..2 e1 commit=1",
         "n2 < append 1..2 e1 commit=1",
         "n3 < append 1..2 e1 commit=1",
-        "disk: store 1..2 e1 commit=1",
     ]
 
 
 def test_what_arrives_while_batches_are_being_written_becomes_the_next_batch() -> None:
     script = opened(unstored_batches=2)
-    assert script.post("a")[-1] == "disk: store 1..2 e1 commit=1"
-    assert script.post("b")[-1] == "disk: store 2..3 e1 commit=1"
+    assert script.post("a")[0] == "disk: store 1..2 e1 commit=1"
+    assert script.post("b")[0] == "disk: store 2..3 e1 commit=1"
     assert script.post("c") == []
     assert script.post("d", "e") == []
     assert script.disk(1) == [
         "answer #1: [0]@1 new, on 1",
+        "disk: store 3..6 e1 commit=1",
         "n2 < append 3..6 e1 commit=1",
         "n3 < append 3..6 e1 commit=1",
-        "disk: store 3..6 e1 commit=1",
     ]
 
 
@@ -48,9 +48,9 @@ def test_a_batch_holds_no_more_records_than_the_limit_unless_one_frame_has_more(
     script.post("b", "c")
     script.post("d", "e")
     script.post("f", "g", "h", "i")
-    assert script.disk()[-1] == "disk: store 2..4 e1 commit=1"
-    assert script.disk()[-1] == "disk: store 4..6 e1 commit=1"
-    assert script.disk()[-1] == "disk: store 6..10 e1 commit=1"
+    assert script.disk()[1] == "disk: store 2..4 e1 commit=1"
+    assert script.disk()[1] == "disk: store 4..6 e1 commit=1"
+    assert script.disk()[1] == "disk: store 6..10 e1 commit=1"
 
 
 def test_a_batch_is_cut_by_bytes_too() -> None:
@@ -58,8 +58,8 @@ def test_a_batch_is_cut_by_bytes_too() -> None:
     script.post("a", payloads=[b""])
     for name in "bcd":
         script.post(name, payloads=[bytes(400)])
-    assert script.disk()[-1] == "disk: store 2..4 e1 commit=1"
-    assert script.disk()[-1] == "disk: store 4..5 e1 commit=1"
+    assert script.disk()[1] == "disk: store 2..4 e1 commit=1"
+    assert script.disk()[2] == "disk: store 4..5 e1 commit=1"
 
 
 def test_records_carry_the_time_at_which_their_batch_was_made() -> None:
@@ -227,9 +227,9 @@ def test_the_next_batch_tells_workers_the_commit_size() -> None:
     script.settle()
     script.acks("n2", 2)
     assert script.post("b") == [
+        "disk: store 2..3 e1 commit=2",
         "n2 < append 2..3 e1 commit=2",
         "n3 < append 2..3 e1 commit=2",
-        "disk: store 2..3 e1 commit=2",
     ]
 
 
@@ -271,10 +271,10 @@ def test_while_batches_go_out_they_tell_the_commit_size_and_nothing_else_does() 
 
 def test_a_worker_whose_window_is_full_is_sent_no_more_and_holds_up_nobody() -> None:
     script = opened(window_bytes=1)
-    assert script.post("a")[:-1] == ["n2 < append 1..2 e1 commit=1", "n3 < append 1..2 e1 commit=1"]
+    assert script.post("a")[1:] == ["n2 < append 1..2 e1 commit=1", "n3 < append 1..2 e1 commit=1"]
     script.disk()
     assert script.acks("n2", 2) == []
-    assert script.post("b", w=2) == ["n2 < append 2..3 e1 commit=2", "disk: store 2..3 e1 commit=2"]
+    assert script.post("b", w=2) == ["disk: store 2..3 e1 commit=2", "n2 < append 2..3 e1 commit=2"]
     script.disk()
     assert script.acks("n2", 3) == ["answer #2: [0]@2 new, on 2"]
     assert script.acks("n3", 2) == ["n3 < append 2..3 e1 commit=3"]
@@ -386,14 +386,14 @@ def test_with_fewer_nodes_reachable_than_min_nodes_posts_are_refused_before_anyt
     assert script.post("b") == ["answer #3: all UNAVAILABLE applied=no"]  # reachable is who follows
     script.says("n3", level_with(script, "n3", 1))
     script.settle()
-    assert script.post("b")[-1] == "disk: store 2..3 e1 commit=1"
+    assert script.post("b")[0] == "disk: store 2..3 e1 commit=1"
 
 
 def test_a_suspected_worker_still_counts_as_reachable() -> None:
     script = opened(min_nodes=3)
     script.tick(3.0)
     assert script.machine.reachable == 3
-    assert script.post("a")[-1] == "disk: store 1..2 e1 commit=1"
+    assert script.post("a")[0] == "disk: store 1..2 e1 commit=1"
 
 
 def test_with_min_nodes_1_a_master_alone_takes_posts() -> None:
