@@ -62,7 +62,6 @@ class Disk:
         self._store, self._loop = store, loop
         self._stored, self._failed, self._fatal = stored, failed, fatal
         self._queue: SimpleQueue[_Write | None] = SimpleQueue()
-        self._asked: list[_Write] = []  # and not yet given to the writing thread
         self._generation = 0  # of the appends asked for now
         self._dropped_generation = -1  # appends of this one and before are dropped; the writer's own
         self._busy_since: float | None = None
@@ -72,24 +71,12 @@ class Disk:
         self._writer.start()
 
     def append(self, append: Append, *, commit_size: int) -> None:
-        self._ask(_Write(self._generation, append, commit_size))
+        self._queue.put(_Write(self._generation, append, commit_size))
 
     def write(self, call: Callable[[], object], done: Callable[[object], None]) -> None:
         """Have ``call`` made by the writing thread, in its turn, and then ``done`` on the loop with its result, or with
         the DiskFullError that it raised: nothing was written."""
-        self._ask(_Write(self._generation, None, 0, call, done))
-
-    def _ask(self, write: _Write) -> None:
-        """Give it to the writing thread in the turn after the loop's next, in which what the same event sends to other
-        nodes goes out: woken before, that thread would fight with the loop for the interpreter, and win nothing."""
-        if not self._asked:
-            self._loop.call_soon(self._loop.call_soon, self._hand_over)
-        self._asked.append(write)
-
-    def _hand_over(self) -> None:
-        asked, self._asked = self._asked, []
-        for write in asked:
-            self._queue.put(write)
+        self._queue.put(_Write(self._generation, None, 0, call, done))
 
     def read(self, call: Callable[[], object]) -> asyncio.Future[object]:
         """Have ``call`` made by a reading thread."""
@@ -100,13 +87,9 @@ class Disk:
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Finish the writes that were asked for, then stop the threads and close the store."""
-        self._hand_over()
         self._queue.put(None)
-        await self._loop.run_in_executor(None, self._end)
-
-    def _end(self) -> None:
         self._writer.join()
         self._readers.shutdown(wait=True)
         self._store.close()

@@ -276,7 +276,7 @@ class Runtime:
         self._stopped = True
         if self._timer:
             self._timer.cancel()
-        await self.disk.close()
+        await self._loop.run_in_executor(None, self.disk.close)
 
     # --- posts ----------------------------------------------------------------------------------------------------
 
