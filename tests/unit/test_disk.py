@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -68,6 +69,7 @@ async def test_a_close_performs_what_was_asked_before() -> None:
 
 
 async def test_a_close_ends_also_when_the_last_writes_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are taken together with the word that it is time to stop."""
     store, log = Recording(), LogBuilder()
     log.add()
     disk, stored, faults = disk_of(store)
@@ -76,9 +78,13 @@ async def test_a_close_ends_also_when_the_last_writes_fail(monkeypatch: pytest.M
     def fails(appends: Sequence[Append], *, commit_size: int) -> None:
         raise failure
 
+    def until_all_is_asked() -> None:
+        while disk._queue.qsize() < 2:  # the append, and the end
+            time.sleep(0.001)
+
     monkeypatch.setattr(store, "append", fails)
+    disk.write(until_all_is_asked, lambda _: None)
     disk.append(log.appends[0], commit_size=0)
-    loop = asyncio.get_running_loop()
-    await asyncio.wait_for(loop.run_in_executor(None, disk.close), 5)
+    await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(None, disk.close), 5)
     await asyncio.sleep(0)  # what the thread has said is heard
     assert (stored, faults) == ([], [failure])
