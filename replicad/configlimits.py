@@ -84,7 +84,12 @@ class Limits:
     ] = 4096  # a principal may be a fleet that shares a token; about 30 KiB of memory each
     open_calls: Annotated[
         int,
-        Count("Concurrent calls of each method that asks for no token: health, reflection.", at_most=65_536, live=True),
+        Count(
+            "Concurrent calls of each method that asks for no token: health, reflection. One address has half of them"
+            " at the most.",
+            at_most=65_536,
+            live=True,
+        ),
     ] = 16  # a stranger's may hold one largest message each: 180 MiB by the defaults, for each method
     metadata_bytes: Annotated[
         int,

@@ -1,7 +1,7 @@
-"""The order of a whole run: what needs no cluster first, on all processors; then real clusters, one after another.
+"""The order of a whole run: what needs no cluster first; then real clusters, a module's tests one after another.
 
-Owns that order alone, for ``pytest -n auto``, which is what ``make test`` runs, as for one process. A cluster of three
-processes has a small machine to itself: beside others, its tests would measure the machine's load.
+Owns that order alone, for ``pytest -n auto``, which is what ``make test`` runs, as for one process. Clusters wait most
+of the time, so that as many modules' are at work as there are processors.
 """
 
 from pathlib import Path
@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
-    """With ``-n``: all cluster tests are one piece of work, the last one; all packaging tests of a release are one; and
+    """With ``-n``: the cluster tests of a module are one piece of work, all packaging tests of a release are one, and
     every other test is one."""
     from xdist.scheduler import LoadScopeScheduling  # noqa: PLC0415 - there only where this hook is called
 
@@ -39,7 +39,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
         def _split_scope(self, nodeid: str) -> str:
             if nodeid.startswith(f"{HERE.name}/{PACKAGING}/"):
                 return next((name for name in RELEASES if name in nodeid), nodeid)  # a lab each, two at a time
-            return "clusters" if nodeid.startswith(tuple(f"{HERE.name}/{name}/" for name in CLUSTERS)) else nodeid
+            of_cluster = nodeid.startswith(tuple(f"{HERE.name}/{name}/" for name in CLUSTERS))
+            return nodeid.partition("::")[0] if of_cluster else nodeid
 
     config.option.loadscopereorder = False  # it would take the piece of many tests first
     return Pieces(config, log)

@@ -201,16 +201,16 @@ def load(folder: Path) -> Layout:
     return Layout(folder, tuple(nodes), token, tls=bool(nodes[0].mutual_address))
 
 
-def free_ports(count: int) -> list[int]:
+def free_ports(count: int, *, among: range = TEST_PORTS) -> list[int]:
     """Ports of 127.0.0.1 that nobody listens on at this moment, for tests.
 
-    Below those that Linux gives to outgoing connections: one of these could take a port while its node is down, even
-    the very connection that is tried to that node.
+    ``among`` is below those that Linux gives to outgoing connections: one of these could take a port while its node is
+    down, even the very connection that is tried to that node.
     """
     with ExitStack() as stack:
         ports: list[int] = []
         while len(ports) < count:
-            port = TEST_PORTS.start + secrets.randbelow(len(TEST_PORTS))
+            port = secrets.choice(among)
             each = stack.enter_context(socket.socket())
             with contextlib.suppress(OSError):
                 each.bind(("127.0.0.1", port))

@@ -14,7 +14,7 @@ import functools
 from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from grpc import aio
@@ -24,11 +24,12 @@ from replicad.config import Config
 from replicad.errors import BadRequest, InternalError, RateLimited, ServiceError
 from replicad.logs import Logger
 from replicad.transport.access import Access, Caller, peer_pem
-from replicad.transport.guard import Guard
+from replicad.transport.guard import Guard, address_of
 from replicad.transport.livecalls import LiveCall, LiveCalls
 from replicad.wire.codec import status_trailer
 from replicad.wire.parsing import M, ParseError, parse
 
+K = TypeVar("K")
 Context = Any  # grpc.aio.ServicerContext; its type arguments add nothing here
 UnaryCall = Callable[[bytes, str], Awaitable[bytes]]
 StreamingCall = Callable[[Any, Context, str], AsyncGenerator[bytes, None]]
@@ -36,6 +37,7 @@ StreamingCall = Callable[[Any, Context, str], AsyncGenerator[bytes, None]]
 STATUS_TRAILER = "grpc-status-details-bin"
 FAIL_S = 1.0  # for an error to be taken by a client that takes nothing; then its call is dropped
 OPEN_REQUEST_S = 2.0  # a stranger's request is a few bytes, and the places for strangers are few
+OPEN_SHARE = 2  # of those places one address has a half at the most: who checks the node's health from another gets in
 _CODES = {code.name: code for code in grpc.StatusCode}
 
 
@@ -43,7 +45,8 @@ class Gate:
     """Lets a call in, or not.
 
     At most ``limits.streams`` calls at a time from one connection, calls from ``limits.connections`` connections, and
-    ``limits.principal_calls`` calls of one principal; of each method that is open to all ``limits.open_calls``.
+    ``limits.principal_calls`` calls of one principal; of each method that is open to all ``limits.open_calls``, half of
+    them from one address.
     """
 
     def __init__(self, config: Config, *, log: Logger, admit: Callable[[Context], object] = lambda _: None) -> None:
@@ -58,7 +61,7 @@ class Gate:
         self._config, self._streams = config, limits.streams
         self._calls: Counter[str] = Counter()  # by connection
         self._of_principal: Counter[str] = Counter()
-        self._open_calls: Counter[str] = Counter()  # by method
+        self._open_calls: Counter[tuple[str, str]] = Counter()  # by method, and by method and address
         self._log = log
 
     def configure(self, config: Config) -> None:
@@ -113,10 +116,8 @@ class Gate:
         self._of_principal[principal] += 1
 
     def leave(self, peer: str, principal: str) -> None:
-        for counter, key in ((self._calls, peer), (self._of_principal, principal)):
-            counter[key] -= 1
-            if counter[key] <= 0:
-                del counter[key]
+        _count_out(self._calls, peer)
+        _count_out(self._of_principal, principal)
 
     def _enter(self, context: Context, caller: Caller, role: Role | None, method: str) -> Callable[[], None]:
         """Count the call in; gives what counts it out. Nodes are not counted: clients must not keep the master out."""
@@ -126,11 +127,18 @@ class Gate:
             peer, name = context.peer(), caller.principal.name
             self.enter(peer, name)
             return lambda: self.leave(peer, name)
-        if self._open_calls[method] >= self._config.limits.open_calls:
-            text = f"{self._config.limits.open_calls} calls of it are under way (limits.open_calls)"
+        return self._enter_open(method, address_of(context.peer()))
+
+    def _enter_open(self, method: str, address: str) -> Callable[[], None]:
+        limit = self._config.limits.open_calls
+        of_all, of_address = (method, ""), (method, address)
+        if self._open_calls[of_all] >= limit:
+            raise RateLimited(f"{limit} calls of it are under way (limits.open_calls)", retry_after_s=1)
+        if self._open_calls[of_address] * OPEN_SHARE >= limit:
+            text = f"this address has half of the {limit} calls of it that may be under way (limits.open_calls)"
             raise RateLimited(text, retry_after_s=1)
-        self._open_calls[method] += 1
-        return lambda: self._open_calls.subtract((method,))
+        self._open_calls.update((of_all, of_address))
+        return lambda: _count_out(self._open_calls, of_all, of_address)
 
     # --- how a call goes ---------------------------------------------------------------------------------------------
 
@@ -242,6 +250,14 @@ class Gate:
             exc = InternalError("the node failed in this call; its log says why")
         context.set_trailing_metadata(((STATUS_TRAILER, status_trailer(exc)),))
         await context.abort(_CODES[exc.grpc_status], exc.message)
+
+
+def _count_out(counter: Counter[K], *keys: K) -> None:
+    """Take one from each, and forget what is at none: keys come from strangers."""
+    for key in keys:
+        counter[key] -= 1
+        if counter[key] <= 0:
+            del counter[key]
 
 
 def parse_request(kind: type[M], data: bytes) -> M:

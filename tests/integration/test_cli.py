@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from replicad.dev import DevCluster, free_ports
+from replicad.dev import DevCluster
 from tests.support.commandline import PROGRAM, CommandLine, lines_from
+from tests.support.ports import free_ports
 from tests.support.waiting import eventually_true
 
 MIB = 1 << 20

@@ -17,12 +17,13 @@ from grpc import aio
 
 from replicad import __version__
 from replicad.client import AsyncClient
-from replicad.dev import DevCluster, DevNode, free_ports
+from replicad.dev import DevCluster, DevNode
 from replicad.errors import Applied, OutcomeUnknown, ServiceError, Unauthorized, Unavailable
 from replicad.logrepeats import AT_ONCE
 from tests.support.daemon import LEAVE_S, Daemon, run
 from tests.support.ledger import Ledger
 from tests.support.nodes import TOKEN, all_level, events, log_lines, raw_logs, running_cluster
+from tests.support.ports import free_ports
 from tests.support.rawlog import RawLog, new_id
 from tests.support.waiting import eventually_true
 

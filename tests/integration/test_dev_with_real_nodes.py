@@ -10,8 +10,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from replicad.dev import DevCluster, free_ports
+from replicad.dev import DevCluster
 from replicad.wire.v1 import log_pb2 as pb
+from tests.support.ports import free_ports
 
 STATUS_TIMEOUT_S = 5.0
 

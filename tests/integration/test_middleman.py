@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from replicad.dev import DevCluster, free_ports
+from replicad.dev import DevCluster
 from replicad.wire.v1 import replication_pb2 as pb
 from tests.support.middleman import Meddle, Middleman, honest
 from tests.support.nodes import all_level, events, log_lines, raw_logs, running_cluster, same_records, verified
+from tests.support.ports import free_ports
 from tests.support.rawlog import RawLog
 from tests.support.waiting import eventually
 

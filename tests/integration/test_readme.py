@@ -17,8 +17,9 @@ from typing import NamedTuple
 
 import pytest
 
-from replicad.dev import DevCluster, free_ports
+from replicad.dev import DevCluster
 from replicad.dev.layout import create
+from tests.support.ports import free_ports
 from tests.support.programs import ROOT, programs_env
 from tests.support.waiting import eventually_true
 

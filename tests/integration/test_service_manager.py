@@ -26,7 +26,7 @@ from replicad.configfile import load as load_config
 from replicad.core.batch import Append
 from replicad.core.master import Master
 from replicad.core.seal import Sealer
-from replicad.dev import DevCluster, DevNode, free_ports
+from replicad.dev import DevCluster, DevNode
 from replicad.errors import Applied, ExitCode, OutcomeUnknown, Unavailable
 from replicad.nodekeys import keyring_of
 from replicad.notify import Notifier
@@ -36,6 +36,7 @@ from replicad.supervision import EXTEND_S, STATUS_S, in_time
 from replicad.wire.codec import decode_records, encode_records
 from tests.support.daemon import Daemon
 from tests.support.nodes import TOKEN, running_cluster
+from tests.support.ports import free_ports
 from tests.support.rawlog import RawLog, new_id
 
 WATCHDOG_S = 2.0

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from replicad.dev import DevCluster, free_ports
+from replicad.dev import DevCluster
 from replicad.dev.layout import create
+from tests.support.ports import free_ports
 from tests.support.programs import ROOT, programs_env
 from tests.support.waiting import eventually_true
 

@@ -25,11 +25,13 @@ from replicad.wire import v1
 from replicad.wire.v1 import log_pb2
 from tests.support.commandline import CommandLine
 from tests.support.daemon import Daemon, run
+from tests.support.forwarder import coming_from
 from tests.support.nodes import edit, running_cluster
 from tests.support.rawlog import CALL_S, OPTIONS, RawLog, RawPostStream, fault_of, new_id
 from tests.support.waiting import eventually
 
 #: Every method that the generated code describes: one that is new is tried with the others.
+HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 METHODS = sorted(
     f"/{service.full_name}/{method.name}"
     for module in pkgutil.iter_modules(v1.__path__)
@@ -456,15 +458,18 @@ async def test_over_tls_without_a_token_anywhere_no_client_may_call_and_the_node
 async def test_what_is_open_to_all_is_bounded_in_number_and_in_time(tmp_path: Path) -> None:
     async with (
         one_node(tmp_path, limits={"open_calls": 3}) as (_, address, _),
+        coming_from("127.0.0.2", address) as forwarder,
         aio.insecure_channel(address, options=OPTIONS) as channel,
+        aio.insecure_channel(forwarder, options=OPTIONS) as elsewhere,
     ):
-        watch: aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream("/grpc.health.v1.Health/Watch")
-        watching = [watch(b"") for _ in range(3)]
+        watch: aio.UnaryStreamMultiCallable[bytes, bytes] = channel.unary_stream(HEALTH_WATCH)
+        watching = [watch(b"") for _ in range(2)]
         for call in watching:
             await call.read()
-        with pytest.raises(aio.AioRpcError) as caught:
-            await watch(b"").read()
-        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "this address has half of the 3" in await _refused(watch(b""))
+        watch_elsewhere: aio.UnaryStreamMultiCallable[bytes, bytes] = elsewhere.unary_stream(HEALTH_WATCH)
+        await watch_elsewhere(b"").read()
+        assert "3 calls of it are under way" in await _refused(watch_elsewhere(b""))
         check: aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/grpc.health.v1.Health/Check")
         assert await check(b"", timeout=CALL_S)  # counted for itself
 
@@ -475,6 +480,13 @@ async def test_what_is_open_to_all_is_bounded_in_number_and_in_time(tmp_path: Pa
         assert time.monotonic() - began < 10  # timeouts.request, for those who are known, is longer
         watching[0].cancel()
         await eventually(lambda: _watches(watch), within_s=10, what="a place is free again")
+
+
+async def _refused(call: Any) -> str:
+    with pytest.raises(aio.AioRpcError) as caught:
+        await call.read()
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    return str(caught.value.details())
 
 
 async def _watches(watch: Any) -> bool:

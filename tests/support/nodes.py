@@ -16,12 +16,13 @@ from pathlib import Path
 import yaml
 
 from replicad.configfile import load as load_config
-from replicad.dev import DevCluster, DevNode, free_ports
+from replicad.dev import DevCluster, DevNode
 from replicad.nodekeys import keyring_of
 from replicad.storage.fsck import Report, verify_folder
 from replicad.wire.codec import Record, decode_records
 from replicad.wire.v1 import log_pb2 as pb
 from tests.support.certificates import Shown
+from tests.support.ports import free_ports
 from tests.support.rawlog import RawLog
 from tests.support.waiting import eventually
 

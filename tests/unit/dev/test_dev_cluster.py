@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from replicad.dev import DevCluster, free_ports
+from replicad.dev import DevCluster
 from replicad.dev.layout import DevNode
 from replicad.errors import OperatorError
+from tests.support.ports import free_ports
 
 STAND_IN = [sys.executable, str(Path(__file__).with_name("stand_in_node.py"))]
 

@@ -11,7 +11,8 @@ from typing import IO
 
 import pytest
 
-from replicad.dev import DevCluster, free_ports
+from replicad.dev import DevCluster
+from tests.support.ports import free_ports
 
 STAND_IN = [sys.executable, str(Path(__file__).with_name("stand_in_node.py"))]
 RUN_DEV = "import sys; from replicad.dev import main; sys.exit(main(sys.argv[3:], command=sys.argv[1:3]))"
