@@ -17,7 +17,7 @@ SECONDS ?= 60
 NODES ?=
 
 PY := $(VENV)/bin/python
-# Tests on all processors: tests/conftest.py has the order. ARGS="-n 0": one process.
+# Tests on all processors: tests/conftest.py has the order, and how many processes. ARGS="-n 0": one.
 PYTEST := -m pytest -n auto
 READY := $(VENV)/.ready
 DEBIAN_READY := $(DEBIAN_VENV)/.ready

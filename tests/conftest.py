@@ -1,9 +1,9 @@
 """The order of a whole run: what needs no cluster first; then real clusters, a module's tests one after another.
 
-Owns that order alone, for ``pytest -n auto``, which is what ``make test`` runs, as for one process. Clusters wait most
-of the time, so that as many modules' are at work as there are processors.
+Owns that order, and what ``auto`` is in ``pytest -n auto``, which ``make test`` runs.
 """
 
+import os
 from pathlib import Path
 
 import pytest
@@ -27,6 +27,13 @@ def _rank(item: pytest.Item) -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=_rank)  # a stable sort: within a folder the order stays
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A process more than there are processors: who tests a cluster waits most of the time."""
+    del config
+    return len(os.sched_getaffinity(0)) + 1
 
 
 @pytest.hookimpl(optionalhook=True)
