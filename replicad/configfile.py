@@ -7,6 +7,7 @@ that stands twice in a mapping is a fault, and so is an alias.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ FILE_BYTES = 1 << 20  # a config of 31 nodes has about 10 KiB; YAML takes some 1
 
 _EXAMPLE = "begin with the example, packaging/examples/replicad.yaml (in a package: /usr/share/doc/replicad/examples)"
 _PLACEHOLDER = "+PUT-THE-LINE-"  # in the example, where a public key belongs
+_BARE_IPV6 = re.compile(r"[:\s]\s*\[[^\]\s]*:[^\]\s]*\]:\d")  # without quotes, YAML takes the brackets for a list's
 _STANDARD_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
@@ -125,7 +127,7 @@ def parse_yaml(path: Path, text: str) -> Document:
         root = loader.get_single_node()
         return Document(None, {}, []) if root is None else _Walk(loader).document(root)
     except yaml.MarkedYAMLError as exc:
-        raise ConfigError([_syntax_fault(path, exc)]) from exc
+        raise ConfigError([_syntax_fault(path, text, exc)]) from exc
     except yaml.reader.ReaderError as exc:
         line = text.count("\n", 0, exc.position) + 1
         raise ConfigError([f"{path}:{line}: holds a character that YAML does not allow; remove it"]) from exc
@@ -133,7 +135,7 @@ def parse_yaml(path: Path, text: str) -> Document:
         raise ConfigError([f"{path}: is nested too deeply; {_EXAMPLE}"]) from exc
 
 
-def _syntax_fault(path: Path, exc: yaml.MarkedYAMLError) -> str:
+def _syntax_fault(path: Path, text: str, exc: yaml.MarkedYAMLError) -> str:
     context = exc.context or ""
     # the scanner notices an open quote or a missing colon only where the text ends; the fault is where it began
     scanning = exc.context_mark if context.startswith("while scanning") else None
@@ -142,7 +144,11 @@ def _syntax_fault(path: Path, exc: yaml.MarkedYAMLError) -> str:
     if exc.context_mark and not scanning:
         context += f" that begins in line {exc.context_mark.line + 1}"
     problem = exc.problem or "cannot be read"
-    remedy = "indent with spaces, not tabs" if "\\t" in problem else "look at the indentation, colons and quotes there"
+    remedy = "look at the indentation, colons and quotes there"
+    if "\\t" in problem:
+        remedy = "indent with spaces, not tabs"
+    elif mark and any(map(_BARE_IPV6.search, text.split("\n")[mark.line : mark.line + 1])):
+        remedy = 'put an IPv6 address in quotes, as in "[::1]:50052"'
     return f"{place}: not valid YAML: {' '.join((problem, context)).strip()}; {remedy}"
 
 

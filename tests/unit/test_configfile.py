@@ -172,6 +172,18 @@ FAULTS: dict[str, tuple[str, str, str, str]] = {
     "tab": ("  - name: node-2", "\t- name: node-2", "replicad.yaml:12:1: not valid YAML:", "spaces, not tabs"),
     "no colon": ("role: master", "role master", "replicad.yaml:4:1: not valid YAML: could not find expected", "colons"),
     "open quote": ("example", '"example', "replicad.yaml:2:10: not valid YAML: found unexpected", "quotes there"),
+    "bare IPv6": (
+        "listen: 127.0.0.1:50052",
+        "listen: [2001:db8::1]:50052",
+        "replicad.yaml:5:22: not valid YAML:",
+        "quotes,",
+    ),
+    "bare IPv6, short": (
+        "listen: 127.0.0.1:50052",
+        "listen: [::1]:50052",
+        "replicad.yaml:5:10: not valid YAML:",
+        "quotes,",
+    ),
     "second document": ("role: master", "role: master\n---\na: 1", "replicad.yaml:5:1: not valid YAML:", "look at"),
     "control character": ("example", "exa\x07mple", "replicad.yaml:2: holds a character that YAML", "remove it"),
 }
