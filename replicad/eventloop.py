@@ -17,7 +17,7 @@ except ModuleNotFoundError:
 
 T = TypeVar("T")
 
-#: Its clock and its timers are in whole milliseconds: one set for less may come at once.
+#: uvloop's clock and timers are in whole milliseconds: one set for less may come at once.
 TICK_S = 0.001
 
 

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import re
+import socket
 from pathlib import Path
+
+import pytest
 
 from replicad.dev import DevNode
 from tests.support.commandline import CommandLine
 from tests.support.nodes import TOKEN, running_cluster
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
 
 
 def _move_to_ipv6(node: DevNode) -> str:
@@ -17,6 +29,7 @@ def _move_to_ipv6(node: DevNode) -> str:
     return node.address.replace("127.0.0.1", "[::1]")
 
 
+@pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6")
 def test_a_cluster_with_ipv6_addresses_and_tls_takes_posts_and_tells_where_the_master_is(tmp_path: Path) -> None:
     with running_cluster(tmp_path / "cluster", tls=True, start=()) as cluster:
         addresses = [_move_to_ipv6(node) for node in cluster.nodes]

@@ -30,8 +30,8 @@ from tests.support.nodes import edit, running_cluster
 from tests.support.rawlog import CALL_S, OPTIONS, RawLog, RawPostStream, fault_of, new_id
 from tests.support.waiting import eventually
 
-#: Every method that the generated code describes: one that is new is tried with the others.
 HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
+#: Every method that the generated code describes: one that is new is tried with the others.
 METHODS = sorted(
     f"/{service.full_name}/{method.name}"
     for module in pkgutil.iter_modules(v1.__path__)
