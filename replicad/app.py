@@ -152,6 +152,10 @@ async def _run(config: Config, config_file: str) -> int:
         key_id=signer.key_id,
         loaded_ms=int((time.monotonic() - began) * 1000),
     )
+    if not eventloop.IS_UVLOOP:
+        _log.warning(
+            "slow_loop", "uvloop is not installed: slower, and all is well; install python3-uvloop, and restart"
+        )
     node = Node(
         config,
         machine,

@@ -12,8 +12,12 @@ from typing import Any, TypeVar
 
 try:
     from uvloop import new_event_loop
+
+    IS_UVLOOP = True
 except ModuleNotFoundError:
     from asyncio import new_event_loop  # type: ignore[assignment]
+
+    IS_UVLOOP = False
 
 T = TypeVar("T")
 

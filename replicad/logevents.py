@@ -20,6 +20,9 @@ class Kind:
 
 EVENTS: dict[str, Kind] = {
     "starting": Kind("5a93c9359abb467ca40e007d46eac1a0", "The node has read its log from disk and begins."),
+    "slow_loop": Kind(
+        "a591b01e39c240b58576282708d8c1b2", "uvloop is not installed: the node is slower than it need be."
+    ),
     "listening": Kind("b2a2d66e959d428db4eacfa49da586cb", "It takes calls at its address."),
     "open": Kind("f9a9f6db87e24c5ebd9363510a7a89fa", "A master's epoch is open: it takes posts."),
     "read-only": Kind(

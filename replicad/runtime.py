@@ -425,9 +425,14 @@ class Runtime:
 
     def _tick(self) -> None:
         self._timer, self._timer_due = None, float("inf")
-        if self.machine.wake_at() > self._loop.time():
-            self._set_timer()
-        else:
+        try:
+            early = self.machine.wake_at() > self._loop.time()
+            if early:
+                self._set_timer()
+        except Exception as exc:  # as in feed()
+            self._stop_for(exc)
+            return
+        if not early:
             self.feed(Tick())
 
     # --- peers ----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import click
 from click.shell_completion import CompletionItem
 
-from replicad import __version__
+from replicad import __version__, grpctuning
 from replicad.cli.errors import (
     CLOSED_OUTPUT,
     EXIT_CODES,
@@ -123,7 +123,7 @@ def cli() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``replicad-cli`` with these arguments (None: the process's); the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC's C core would write to stderr past our messages
+    grpctuning.tune(os.environ, grpctuning.installed_version())  # before a command's module imports gRPC
     never_fail_to_encode()
     session = Session(json=wants_json(arguments))
     try:

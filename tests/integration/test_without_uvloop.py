@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.commandline import ROOT, CommandLine
-from tests.support.nodes import running_cluster
+from tests.support.nodes import events, running_cluster
 
 
 def test_daemon_and_cli_run_on_asyncios_own_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,6 +19,7 @@ def test_daemon_and_cli_run_on_asyncios_own_loop(tmp_path: Path, monkeypatch: py
         maps = Path(f"/proc/{cluster.pid('node-1')}/maps").read_text()
         assert "cygrpc" in maps
         assert "uvloop" not in maps
+        assert "slow_loop" in events(cluster.node("node-1"))
         cli = CommandLine({**cluster.client_env(), "PYTHONPATH": f"{missing}:{ROOT}"})
         cli.good("post", "--lines", stdin=b"one\ntwo\n")
         listed = cli.good("list", "--from", "1", "--output", "json").objects

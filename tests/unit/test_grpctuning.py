@@ -1,5 +1,6 @@
 """What our programs put into the environment that gRPC's C core reads."""
 
+import os
 import subprocess
 import sys
 
@@ -35,7 +36,23 @@ def test_the_version_is_the_one_that_is_installed() -> None:
     assert installed_version() == grpc.__version__
 
 
-def test_the_command_sets_it_before_anything_imports_grpc() -> None:
+@pytest.mark.parametrize("module", ["replicad.__main__", "replicad.cli.main"])
+def test_a_command_can_set_it_before_anything_imports_grpc(module: str) -> None:
     """gRPC reads the environment while it is imported: what is set later has no effect, and nobody is told."""
-    program = "import sys, replicad.__main__; sys.exit('grpc' in sys.modules)"
+    program = f"import sys, {module}; sys.exit('grpc' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("module", ["replicad.__main__", "replicad.cli.main"])
+def test_a_command_runs_with_it(module: str) -> None:
+    program = (
+        f"import os, sys; sys.argv[1:] = ['--help']\n"
+        f"import {module} as command\n"
+        f"import replicad.grpctuning as grpctuning\n"
+        f"grpctuning.installed_version = lambda: '1.75.0'\n"
+        f"try:\n    command.main()\nexcept SystemExit:\n    pass\n"
+        f"sys.exit(os.environ.get('GRPC_EXPERIMENTS') != '{WITHOUT_EVENT_ENGINE}')"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "GRPC_EXPERIMENTS"}
+    run = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, check=False)
+    assert run.returncode == 0, run.stderr

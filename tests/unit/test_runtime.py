@@ -189,3 +189,17 @@ async def test_a_timer_asks_the_machine_only_when_something_is_due(monkeypatch: 
         due[0] = 0.0
         node.runtime._tick()
         assert events == [Tick()]
+
+
+async def test_a_bug_met_by_the_timer_stops_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node whose timer has gone would only seem to live."""
+    async with running(MemoryStore(decode_records)) as node:
+        bug = AssertionError("a bug")
+
+        def wake_at() -> float:
+            raise bug
+
+        monkeypatch.setattr(node.runtime.machine, "wake_at", wake_at)
+        node.runtime._tick()
+        assert node.faults == [bug]
+        node.faults.clear()
