@@ -1,5 +1,5 @@
-"""Files that are replaced whole: at any moment, also after a power loss, the old content is there or the new; and files
-whose rights are looked at before their content is believed.
+"""Files that are replaced whole: at any moment, also after a power loss, the old content is there or the new; locks for
+what one program at a time may change; and files whose rights are looked at before their content is believed.
 
 Owns the order of these steps. Must not know what is in a file.
 """
@@ -7,6 +7,7 @@ Owns the order of these steps. Must not know what is in a file.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -36,6 +37,20 @@ def replace_whole(path: Path, content: bytes, *, mode: int, owner: tuple[int, in
     finally:
         draft.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def take_lock(path: Path) -> int:
+    """Wait until no other process holds the lock file, which is made where it is missing. Raises OSError.
+
+    Held until the descriptor that this returns is closed. The file stays: two could each hold one of its own.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def read_with_stat(path: Path, *, at_most: int) -> tuple[os.stat_result, bytes]:

@@ -6,14 +6,16 @@ Owns the folder and what stands in a certificate (RFC 5280); checking what other
     DIR/ca.crt      the CA bundle, newest first: what every node and client is given as its `ca`
     DIR/NAME.crt    the certificate of a node or client
     DIR/NAME.key    its private key, mode 0600
+    DIR/.lock       empty; held by whoever changes the folder
 """
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,7 +34,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from replicad import certificates
 from replicad.configvalues import is_name
 from replicad.errors import OperatorError
-from replicad.files import replace_whole
+from replicad.files import replace_whole, take_lock
 
 CA_DAYS = 3650  # changing a CA takes hands on every node, so seldom; its key should be offline meanwhile
 LEAF_DAYS = 365  # long enough to renew by hand, short enough that the habit is kept; public CAs go below 398
@@ -75,6 +77,7 @@ class Authority:
     """The CA in ``folder``. Every method that writes may be repeated: each file is replaced whole or not at all.
 
     1. ``bundle[0]`` is the certificate of ``_key``.
+    2. Where others may be at work, too, what writes is called within :meth:`changing`.
     """
 
     def __init__(self, folder: Path, key: ec.EllipticCurvePrivateKey, bundle: Sequence[x509.Certificate]) -> None:
@@ -83,17 +86,30 @@ class Authority:
     @classmethod
     def create(cls, folder: Path, *, name: str, days: int, now: datetime) -> tuple[Authority, bool]:
         """The CA that is made in ``folder``, or is there, and whether it was made now."""
-        if (folder / "ca.key").exists():
-            return cls.open(folder), False
-        if (folder / "ca.crt").exists():
-            raise OperatorError(f"{folder}/ca.crt is there without its ca.key; put that back, or take another --dir")
+        _check_ca_name(name)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as exc:
             raise _not_written(folder, exc) from exc
-        authority = cls(folder, *_new_ca(_checked_ca_name(name), days=days, now=now))
-        authority._save()
-        return authority, True
+        with _locked(folder):
+            if (folder / "ca.key").exists():
+                return cls.open(folder), False
+            if (folder / "ca.crt").exists():
+                raise OperatorError(
+                    f"{folder}/ca.crt is there without its ca.key; put that back, or take another --dir"
+                )
+            authority = cls(folder, *_new_ca(name, days=days, now=now))
+            authority._save()
+            return authority, True
+
+    @classmethod
+    @contextlib.contextmanager
+    def changing(cls, folder: Path) -> Iterator[Authority]:
+        """The CA that is in ``folder``, which nobody else changes meanwhile; as :meth:`open` otherwise."""
+        if not folder.is_dir():
+            raise _no_ca(folder)
+        with _locked(folder):
+            yield cls.open(folder)
 
     @classmethod
     def open(cls, folder: Path) -> Authority:
@@ -103,7 +119,7 @@ class Authority:
             pem = key_file.read_bytes()
             bundle_pem = bundle_file.read_bytes() if bundle_file.exists() else b""
         except FileNotFoundError as exc:
-            raise OperatorError(f"{folder} holds no CA; make one: replicad-cli pki init --dir {folder}") from exc
+            raise _no_ca(folder) from exc
         except OSError as exc:
             raise OperatorError(f"{exc.filename}: cannot be read ({exc.strerror})") from exc
         try:
@@ -287,10 +303,9 @@ def _common_name(certificate: x509.Certificate) -> str:
     return str(found[0].value) if found else certificate.subject.rfc4514_string()
 
 
-def _checked_ca_name(name: str) -> str:
+def _check_ca_name(name: str) -> None:
     if not (1 <= len(name) <= CA_NAME_CHARS and name.isascii() and name.isprintable() and name.strip() == name):
         raise OperatorError(f"{name!a} is no name for a CA: 1 to {CA_NAME_CHARS} printable ASCII characters")
-    return name
 
 
 def _check_leaf_name(name: str) -> None:
@@ -325,6 +340,23 @@ def _key_left_over(path: Path) -> ec.EllipticCurvePrivateKey:
 
 def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(Encoding.PEM)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    lock = folder / ".lock"
+    try:
+        descriptor = take_lock(lock)
+    except OSError as exc:
+        raise _not_written(lock, exc) from exc
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _no_ca(folder: Path) -> OperatorError:
+    return OperatorError(f"{folder} holds no CA; make one: replicad-cli pki init --dir {folder}")
 
 
 def _replace(path: Path, content: bytes, mode: int) -> None:

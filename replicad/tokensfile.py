@@ -7,7 +7,6 @@ Owns the file's rights, its lock, and how an edit keeps what people wrote into i
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import stat
@@ -22,7 +21,7 @@ from replicad.access import Principal, time_text
 from replicad.config import Config
 from replicad.configfile import FILE_BYTES, fault_lines, parse_yaml
 from replicad.errors import ConfigError, OperatorError
-from replicad.files import read_with_stat, replace_whole
+from replicad.files import read_with_stat, replace_whole, take_lock
 
 MODE = 0o640  # root's to write, the daemon's group to read
 _FORBIDDEN = stat.S_IWGRP | stat.S_IRWXO
@@ -186,11 +185,10 @@ def _locked(path: Path) -> Iterator[None]:
     """One change at a time, by a lock file beside it: the file itself is replaced."""
     lock = path.with_name(f".{path.name}.lock")
     try:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = take_lock(lock)
     except OSError as exc:
         raise OperatorError(f"{path}: cannot be changed ({exc.strerror}: {lock}); do it as the file's owner") from exc
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

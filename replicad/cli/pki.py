@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -142,8 +142,8 @@ def issue_client(session: Session, folder: Path, name: str, days: int, force: bo
 def _issue(
     session: Session, folder: Path, name: str, *, kind: str, hosts: tuple[str, ...], days: int, force: bool
 ) -> None:
-    authority = Authority.open(folder)
-    entry, made = authority.issue(name, kind=kind, hosts=hosts, days=days, now=_now(), force=force)
+    with Authority.changing(folder) as authority:
+        entry, made = authority.issue(name, kind=kind, hosts=hosts, days=days, now=_now(), force=force)
     _show(Output(session), [entry], made=made)
 
 
@@ -199,24 +199,32 @@ def renew(
     """
     if days is not None and days > pki.MAX_DAYS:
         raise click.UsageError(f"--days {days} is above {pki.MAX_DAYS}.")
-    authority, now, output = Authority.open(folder), _now(), Output(session)
     if pki.CA in names:
         if len(names) > 1 or within is not None:
             raise click.UsageError("The name ca stands alone: its steps are for all nodes to follow one by one.")
-        if drop_old:
-            authority.drop_old_cas(force=force)
-        else:
-            authority.add_ca(days=days or pki.CA_DAYS, now=now, force=force)
-        _show(output, [entry for entry in authority.entries() if entry.kind == pki.CA])
+        with Authority.changing(folder) as authority:
+            if drop_old:
+                authority.drop_old_cas(force=force)
+            else:
+                authority.add_ca(days=days or pki.CA_DAYS, now=_now(), force=force)
+        _show(Output(session), [entry for entry in authority.entries() if entry.kind == pki.CA])
         return
     if drop_old:
         raise click.UsageError("--drop-old goes with the name ca.")
+    with Authority.changing(folder) as authority:
+        renewed = _renewed(authority, names, within=within, days=days or pki.LEAF_DAYS, keep_key=keep_key)
+    _show(Output(session), renewed)
+
+
+def _renewed(
+    authority: Authority, names: Sequence[str], *, within: int | None, days: int, keep_key: bool
+) -> list[Entry]:
+    now = _now()
     entries = [_found(authority, name) for name in names] or [e for e in authority.entries() if e.kind != pki.CA]
     if within is not None:
         end_s = now.timestamp() + within * certificates.DAY_S
         entries = [entry for entry in entries if entry.expires_s <= end_s]
-    days = days or pki.LEAF_DAYS
-    _show(output, [authority.renew(entry, days=days, now=now, keep_key=keep_key) for entry in entries])
+    return [authority.renew(entry, days=days, now=now, keep_key=keep_key) for entry in entries]
 
 
 @command.command(

@@ -6,6 +6,8 @@ import ipaddress
 import stat
 from datetime import timedelta
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -94,7 +96,7 @@ def test_what_is_no_name_is_refused(ca: Authority, name: str) -> None:
 def test_keys_are_for_their_owner_alone(ca: Authority, folder: Path) -> None:
     issue(ca)
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
-    assert modes == {"ca.key": 0o600, "ca.crt": 0o644, "node-1.key": 0o600, "node-1.crt": 0o644}
+    assert modes == {".lock": 0o600, "ca.key": 0o600, "ca.crt": 0o644, "node-1.key": 0o600, "node-1.crt": 0o644}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
@@ -110,6 +112,51 @@ def test_every_step_repeated_changes_nothing(ca: Authority, folder: Path) -> Non
     assert not made
     assert again.issue("node-1", kind=NODE, hosts=("h",), days=30, now=now(), force=False)[1] is False
     assert contents(folder) == before
+
+
+def test_of_two_that_make_a_ca_at_once_the_second_finds_the_firsts(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both wrote their files, else: the key of one, and the bundle of the other."""
+    new_ca, made = pki._new_ca, list[bool]()
+
+    def create() -> None:
+        made.append(Authority.create(folder, name="test CA", days=100, now=now())[1])
+
+    def new_ca_while_another_comes(*arguments: Any, **named: Any) -> Any:
+        monkeypatch.setattr(pki, "_new_ca", new_ca)
+        other.start()
+        other.join(0.5)  # the time of what must not happen
+        assert made == []
+        return new_ca(*arguments, **named)
+
+    other = Thread(target=create)
+    monkeypatch.setattr(pki, "_new_ca", new_ca_while_another_comes)
+    create()
+    other.join()
+    assert made == [True, False]
+    assert len(Authority.open(folder).bundle) == 1
+
+
+def test_a_ca_is_opened_for_a_change_when_nobody_else_changes_it(ca: Authority, folder: Path) -> None:
+    done: list[str] = []
+
+    def renew() -> None:
+        with Authority.changing(folder) as ours:
+            ours.add_ca(days=100, now=now(), force=False)
+            done.append("renewed")
+
+    other = Thread(target=renew)
+    with Authority.changing(folder) as authority:
+        other.start()
+        other.join(0.5)  # the time of what must not happen
+        assert done == []
+        issue(authority)
+    other.join()
+    assert done == ["renewed"]
+    entry = Authority.open(folder).find("node-1")
+    assert entry is not None
+    assert not entry.current
 
 
 def test_what_says_something_else_is_only_replaced_by_force(ca: Authority, folder: Path) -> None:
