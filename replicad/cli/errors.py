@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import click
 
+from replicad import tlserrors
 from replicad.errors import (
     Applied,
     Forbidden,
@@ -69,6 +70,9 @@ _REMEDIES: dict[type[ReplicadError], str] = {
     PeerError: "read from another node, and look into the log of this one",
 }
 
+#: Exit codes by which a post is not in the log.
+_NOTHING_APPLIED = (Exit.USAGE, Exit.DENIED, Exit.TRY_AGAIN)
+
 #: As in "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to remote host: "
 _GRPC_CONNECT = re.compile(
     r"failed to connect to all addresses; last error: [A-Z_]+: (?:\S+: )?(?:Failed to connect to remote host: )?"
@@ -105,6 +109,14 @@ class Failure(Exception):
         self.applied = applied
         self.remedy = remedy
         self.facts = dict(facts or {})
+
+    def of_post(self, error: ServiceError) -> Failure:
+        """The same, of a post: what it says of the message, and no exit code by which nothing was applied when that is
+        not known."""
+        self.applied = error.applied
+        if self.applied is Applied.UNKNOWN and self.exit_code in _NOTHING_APPLIED:
+            self.exit_code = Exit.UNKNOWN_OUTCOME
+        return self
 
     def as_json(self) -> str:
         """One object on one line."""
@@ -150,8 +162,7 @@ def service_failure(error: ServiceError) -> Failure:
 
 def post_failure(error: ServiceError, *, message_id: str) -> Failure:
     """A service's error for the post of ``message_id``."""
-    failure = service_failure(error)
-    failure.applied = error.applied
+    failure = service_failure(error).of_post(error)
     failure.facts["id"] = message_id
     quoted = shlex.quote(message_id)
     again = f"--id {quoted}"
@@ -172,6 +183,19 @@ def post_failure(error: ServiceError, *, message_id: str) -> Failure:
     elif isinstance(error, TooLarge):
         failure.remedy = "split the message, or raise limits.payload in every node's config"
     return failure
+
+
+def interrupted_post(message_id: str) -> Failure:
+    """Ctrl-C while the post of ``message_id`` was under way: its id, which may be known nowhere else, is told."""
+    quoted = shlex.quote(message_id)
+    return Failure(
+        f"interrupted; the id is {message_id}",
+        exit_code=INTERRUPTED,
+        name="INTERRUPTED",
+        applied=Applied.UNKNOWN,
+        remedy=f"replicad-cli outcome {quoted}, or post the same message again with --id {quoted}",
+        facts={"id": message_id},
+    )
 
 
 def expected_failure(exc: BaseException) -> Failure | None:
@@ -216,6 +240,10 @@ def _remedy(error: ReplicadError) -> str:
         return f"the master is {error.master} at {error.master_address}; give its address"
     if isinstance(error, RateLimited) and error.retry_after_s:
         return f"try again in {error.retry_after_s:g} s, or post more slowly"
+    if isinstance(error, Unavailable):
+        if error.master:
+            return f"start {error.master}; if it is gone for good, replicad-cli promote another node"
+        return tlserrors.remedy(error.message) or _REMEDIES[Unavailable]
     return _REMEDIES.get(type(error), "")
 
 

@@ -71,9 +71,7 @@ def post_lines(
     try:
         run(work())
     except ServiceError as error:
-        failure = service_failure(error)
-        failure.applied = error.applied
-        raise posting.failure(failure) from error
+        raise posting.failure(service_failure(error).of_post(error)) from error
     except Failure as failure:
         raise posting.failure(failure) from failure
     except Interrupted:

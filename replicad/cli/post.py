@@ -11,7 +11,7 @@ import click
 
 from replicad import fernetkeys
 from replicad.cli.connect import DEFAULT_TIMEOUT, find_encryption, make_client, run
-from replicad.cli.errors import post_failure
+from replicad.cli.errors import Interrupted, interrupted_post, post_failure
 from replicad.cli.lines import post_lines
 from replicad.cli.options import (
     Header,
@@ -118,6 +118,8 @@ def command(
         posted = run(work())
     except ServiceError as error:
         raise post_failure(error, message_id=own_id) from error
+    except Interrupted:
+        raise interrupted_post(own_id) from None
     Output(session).show(posted_text(posted), posted_fields(posted))
 
 

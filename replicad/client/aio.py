@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from random import Random
 from types import TracebackType
 from typing import Self
@@ -28,13 +29,13 @@ from replicad.client.ids import PROCESS_IDS
 from replicad.client.lanes import LaneKey
 from replicad.client.posting import Poster
 from replicad.client.reading import Range, Reader
-from replicad.client.retry import Route
+from replicad.client.retry import Route, may_retry
 from replicad.client.sealed import Message, SealedPosts, opened
 from replicad.client.settings import Settings, checked_concern, checked_timeout, make_settings
 from replicad.client.tls import ClientTls
 from replicad.client.types import Leading, NodeKey, NodeStatus, Outcome, Posted, Record, Status
 from replicad.core.record import encode_headers
-from replicad.errors import BadRequest, IdConflict, NotFound, TooLarge, Unavailable
+from replicad.errors import BadRequest, IdConflict, NotFound, ServiceError, TooLarge, Unavailable
 from replicad.wire.parsing import parse_peer
 from replicad.wire.v1 import log_pb2
 
@@ -304,24 +305,41 @@ class AsyncClient:
     async def outcome(self, id: str) -> Outcome:
         """Where the message with this id stands in the log. The master is asked first, then the others.
 
-        Raises NotFound when the master says that no such id is in the log, and Unavailable when the master cannot be
-        asked and no other node has the id: it may be in the log nonetheless.
+        Raises NotFound when a master that a majority has confirmed says that no such id is in the log, and Unavailable
+        when there is none within the client's timeout, and no other node has the id: it may be in the log nonetheless.
         """
         request = log_pb2.OutcomeRequest(id=checked_id(id)).SerializeToString()
-        master_address = await self._master_address()
-        others = [address for address in self._settings.addresses if address != master_address]
-        for address in [master_address, *others] if master_address else others:
+        found = parse_peer(log_pb2.OutcomeResponse, await self._ask_outcome(request))
+        return Outcome(id, found.offset, found.epoch, found.time_ms, found.committed, found.nodes)
+
+    async def _ask_outcome(self, request: bytes) -> bytes:
+        ask = partial(self._reader.call, deadline=asyncio.get_running_loop().time() + self._settings.timeout_s)
+        reasons: dict[str, None] = {}  # in their order, each once
+
+        def goes_on(error: ServiceError) -> bool:
+            reasons[error.message] = None
+            return may_retry(error) or (isinstance(error, NotFound) and not error.master)
+
+        master_address = ""
+        try:
+            status = parse_peer(log_pb2.StatusResponse, await ask(methods.STATUS, b"", goes_on=goes_on))
+            master_address = status.master_address
+        except ServiceError as error:
+            if not goes_on(error):
+                raise
+        if master_address:  # it alone knows how many nodes have it
             try:
-                response = await self._reader.call(methods.OUTCOME, request, address=address)
-            except NotFound:
-                if address == master_address:
+                return await ask(methods.OUTCOME, request, address=master_address)
+            except ServiceError as error:
+                if isinstance(error, NotFound) or not goes_on(error):
                     raise
-            except Unavailable:
-                continue
-            else:
-                found = parse_peer(log_pb2.OutcomeResponse, response)
-                return Outcome(id, found.offset, found.epoch, found.time_ms, found.committed, found.nodes)
-        raise Unavailable("the master cannot be asked, and no other node that answers has the id")
+        try:
+            return await ask(methods.OUTCOME, request, goes_on=goes_on)
+        except ServiceError as error:
+            if not goes_on(error):
+                raise
+            told = "; ".join(list(reasons)[-len(self._settings.addresses) - 1 :])
+            raise Unavailable(f"no master can be asked, and no other node that answers has the id ({told})") from error
 
     async def status(self, address: str | None = None) -> Status:
         """A node's account of itself and of the others: of the node at ``address``, else of any that answers."""
@@ -396,13 +414,6 @@ class AsyncClient:
 
     def _timeout(self, timeout_s: float | None) -> float:
         return self._settings.timeout_s if timeout_s is None else timeout_s
-
-    async def _master_address(self) -> str:
-        """The master's address as a node that answers knows it; "" when none does."""
-        try:
-            return (await self.status()).master_address
-        except Unavailable:
-            return ""
 
 
 def _keys_of(node: log_pb2.NodeStatus) -> tuple[NodeKey, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator
 
 from replicad.client.cutting import BulkMessage, Content, content_of, cut_frames, split
 from replicad.client.frames import FRAME_BYTES, FRAME_MESSAGES
@@ -29,13 +29,19 @@ class Bulk:
 
     async def run(self, messages: Iterable[BulkMessage]) -> AsyncGenerator[list[Posted], None]:
         """Post what an iterable gives; it is read only as fast as frames are answered."""
+        fault: Exception | None = None
         try:
-            for content in cut_frames(messages, PROCESS_IDS):
+            for content in until_fault(cut_frames(messages, PROCESS_IDS)):
+                if isinstance(content, Exception):
+                    fault = content
+                    break
                 self._submit(content)
                 if len(self._under_way) >= FRAMES_UNDER_WAY:
                     yield await self._oldest()
             while self._under_way:
                 yield await self._oldest()
+            if fault is not None:
+                raise input_error(fault, self._confirmed)
         finally:
             self._forget()
 
@@ -68,10 +74,14 @@ class Bulk:
                     room.set()
                     yield posted
                 elif ahead.messages:
-                    self._submit_all(ahead.take())
+                    try:
+                        self._submit_all(ahead.take())
+                    except ServiceError as error:
+                        raise bulk_error(error, self._confirmed) from error
                     room.set()
                 elif reader.done():
-                    reader.result()
+                    if (fault := reader.exception()) is not None:
+                        raise input_error(fault, self._confirmed)
                     return
                 else:
                     await news.wait()
@@ -106,6 +116,20 @@ def bulk_error(error: ServiceError, confirmed: int) -> ServiceError:
     return own_instance(
         error, f"{error.message} (the first {confirmed} messages are confirmed; later ones may have been applied)"
     )
+
+
+def input_error(fault: BaseException, confirmed: int) -> BaseException:
+    """What to raise for a fault of the input, once all that came before it is told."""
+    return bulk_error(fault, confirmed) if isinstance(fault, ServiceError) else fault
+
+
+def until_fault(contents: Iterator[Content]) -> Iterator[Content | Exception]:
+    """The contents, and at their end what went wrong: a message that is none, or what the iterable raises. What is
+    under way then is told first, so the error must wait."""
+    try:
+        yield from contents
+    except Exception as exc:
+        yield exc
 
 
 class _Ahead:

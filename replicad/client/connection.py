@@ -23,6 +23,7 @@ from replicad.errors import (
     Unauthorized,
     Unavailable,
 )
+from replicad.tasks import is_cancelled
 from replicad.tlserrors import explain
 from replicad.wire.codec import error_from_trailer
 
@@ -85,6 +86,10 @@ class Connection:
             )
         except grpc.aio.AioRpcError as exc:
             raise service_error(exc, self.address, self._tls) from exc
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            raise closed_error(self.address) from None
 
     def stream(self, method: str, request: bytes) -> ResponseStream:
         """A call whose responses are read one by one, as bytes."""
@@ -100,10 +105,17 @@ class Connection:
         await self._channel.close()
 
 
+def closed_error(address: str) -> Unavailable:
+    """What a CancelledError of a call means that nobody has cancelled: with the client, or because the TLS files have
+    changed twice, its connection was closed."""
+    return Unavailable(f"{address}: the connection was closed")
+
+
 class Connections:
     """The client's connections by address, made on first use, and anew when the TLS files are other ones.
 
     1. Calls under way on a connection from before go on: it is closed when the files change once more.
+    2. Once closed, it makes no more.
     """
 
     def __init__(self, token: str, tls: ClientTls | None = None) -> None:
@@ -111,8 +123,18 @@ class Connections:
         self._by_address: dict[str, Connection] = {}
         self._before: list[Connection] = []
         self._closing: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # in which all of them are used
 
     def to(self, address: str) -> Connection:
+        """Raises Unavailable when the client was closed, RuntimeError in another event loop than before."""
+        if self._closed:
+            raise Unavailable("the client was closed")
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise RuntimeError("this client is used in another event loop already: make one for each")
         if self._tls is not None and self._tls.renewed():
             self._retire()
         connection = self._by_address.get(address)
@@ -126,6 +148,10 @@ class Connections:
             response = await stream.read()
         except grpc.aio.AioRpcError as exc:
             raise self.error(exc, address) from exc
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            raise closed_error(address) from None
         return None if response is grpc.aio.EOF else cast(bytes, response)
 
     def error(self, exc: grpc.aio.AioRpcError, address: str) -> ServiceError:
@@ -140,6 +166,7 @@ class Connections:
         self._before, self._by_address = list(self._by_address.values()), {}
 
     async def close(self) -> None:
+        self._closed = True
         connections = [*self._by_address.values(), *self._before]
         self._by_address, self._before = {}, []
         await asyncio.gather(*(connection.close() for connection in connections))

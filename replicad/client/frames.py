@@ -15,12 +15,10 @@ from replicad.client.retry import own_instance
 from replicad.client.types import Posted
 from replicad.errors import (
     Applied,
-    BadRequest,
     IdConflict,
     OutcomeUnknown,
     PeerError,
     ServiceError,
-    TooLarge,
     Unavailable,
 )
 from replicad.wire.codec import PostFrameResult, PostRun, encode_post_frame
@@ -59,6 +57,7 @@ class Frame:
         "size_bytes",
         "timer",
         "tries",
+        "written_at",
     )
 
     def __init__(
@@ -71,6 +70,7 @@ class Frame:
         self.deadline = deadline  # by the loop's clock
         self.sequence = 0  # of the latest try
         self.sent_at = 0.0  # the latest try, by the loop's clock
+        self.written_at = 0.0  # when gRPC had taken all of that; 0.0 before
         self.tries = 0
         self.lost = False
         self.last_error: ServiceError | None = None
@@ -228,17 +228,17 @@ class BulkFrame(Frame):
 
 def final_error(frame: Frame, error: ServiceError) -> ServiceError:
     """The error for one caller. A refusal of the latest try says nothing about an earlier one whose answer was lost,
-    unless it tells of the message itself: other content under its id, or not a message at all."""
+    unless it tells that the log has other content under the id: limits and voters may have been others then."""
     mine = own_instance(error)
-    if frame.lost and mine.applied is Applied.NO and not isinstance(error, IdConflict | BadRequest | TooLarge):
+    if frame.lost and mine.applied is Applied.NO and not isinstance(error, IdConflict):
         mine.applied = Applied.UNKNOWN
     return mine
 
 
-def timeout_error(frame: Frame, *, in_flight: bool, last_error: ServiceError | None) -> ServiceError:
-    """The error when the callers' time is over: OutcomeUnknown when any try may have been applied, else the last
-    reason that kept the messages out."""
-    cause = frame.last_error or last_error
+def timeout_error(frame: Frame, *, in_flight: bool, reason: ServiceError | None) -> ServiceError:
+    """The error when the callers' time is over: OutcomeUnknown when any try may have been applied, else ``reason``,
+    which kept the messages out; None for what the frame was told last."""
+    cause = reason or frame.last_error
     if frame.lost or in_flight:
         error: ServiceError = OutcomeUnknown(
             "no answer in time, and the message may have been applied; ask for its outcome or post the same id again"

@@ -14,12 +14,12 @@ from random import Random
 import grpc.aio
 
 from replicad.client import methods
-from replicad.client.connection import CONNECT_TIMEOUT_S, Connections, DuplexStream
+from replicad.client.connection import CONNECT_TIMEOUT_S, Connections, DuplexStream, closed_error
 from replicad.client.frames import BulkFrame, CallsFrame, Frame, outcomes_of, timeout_error
 from replicad.client.lanes import WINDOW_BYTES, Lane, LaneKey, Lanes
 from replicad.client.retry import Route, may_retry, next_delay
 from replicad.client.types import Posted
-from replicad.client.vigil import BLIND_S, SILENCE_S, MayNotAsk, newer_master
+from replicad.client.vigil import BLIND_S, BLIND_WRITING_S, SILENCE_S, MayNotAsk, newer_master
 from replicad.errors import (
     Applied,
     BadRequest,
@@ -33,6 +33,7 @@ from replicad.errors import (
     Unauthorized,
     Unavailable,
 )
+from replicad.tasks import is_cancelled
 from replicad.wire.codec import PostFrameResult, decode_post_results
 
 #: A refused frame is not sent again with less time left: the time would be over before the next refusal is here, and
@@ -46,13 +47,12 @@ GREETING_S = 0.25
 class PostStream:
     """A PostStream call and the frames that were sent on it and have no answer yet, by sequence."""
 
-    __slots__ = ("address", "answered", "call", "heard", "heard_at", "in_flight", "left", "over", "reader")
+    __slots__ = ("address", "call", "heard", "heard_at", "in_flight", "left", "over", "reader")
 
     def __init__(self, address: str, call: DuplexStream) -> None:
         self.address = address
         self.call = call
         self.in_flight: dict[int, tuple[Lane, Frame]] = {}
-        self.answered = False  # some frame of it had a result
         self.heard = asyncio.Event()  # anything at all, or the stream's end
         self.heard_at = 0.0  # by the loop's clock
         self.left = False  # nothing more is sent on it; answers that are still to come are welcome
@@ -77,6 +77,7 @@ class Poster:
         self._reopen_at = 0.0
         self._last_sequence = 0
         self._last_error: ServiceError | None = None  # why there is no stream
+        self._unreachable: dict[str, Unavailable] = {}  # by address: why the latest stream there was none
         self._closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._pump_task = self._run(self._pump())
@@ -124,15 +125,17 @@ class Poster:
         """Whoever waits gets an error for that reason, or OutcomeUnknown where the message may have been applied."""
         for stream in self._streams:
             for _, frame in stream.in_flight.values():
-                frame.fail(timeout_error(frame, in_flight=True, last_error=reason))
+                frame.fail(timeout_error(frame, in_flight=True, reason=reason))
         for handle in self._resting.values():
             handle.cancel()
         for frame in [*self._resting, *self._lanes.pending()]:
-            frame.fail(timeout_error(frame, in_flight=False, last_error=reason))
+            frame.fail(timeout_error(frame, in_flight=False, reason=reason))
         self._resting.clear()
 
     def _check_open(self) -> None:
         if self._closed:
+            if asyncio.get_running_loop() is not self._loop:
+                raise RuntimeError("this client is used in another event loop already: make one for each")
             raise Unavailable("the client was closed")
 
     def _started(self, lane: Lane, frame: Frame) -> None:
@@ -156,7 +159,7 @@ class Poster:
                 continue
             lane, frame = taken
             if frame.last_error is not None and not frame.lost and self._left_s(frame) < LAST_TRY_S:
-                frame.fail(timeout_error(frame, in_flight=False, last_error=None))
+                frame.fail(timeout_error(frame, in_flight=False, reason=None))
             else:
                 await self._send(stream, lane, frame)
 
@@ -179,8 +182,16 @@ class Poster:
             self._end(stream, self._connections.error(exc, address))
         except TimeoutError:
             self._end(stream, Unavailable(f"{address}: no connection within {CONNECT_TIMEOUT_S:g} s"))
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            self._end(stream, closed_error(address))
         if stream.over:
+            if isinstance(self._last_error, Unavailable):
+                self._unreachable[address] = self._last_error
             return None
+        self._last_error = None
+        self._unreachable.pop(address, None)
         self._stream = stream
         self._run(self._watch(stream))
         return stream
@@ -197,18 +208,27 @@ class Poster:
                 master = await newer_master(self._connections, self._route.addresses, stream.address)
             except MayNotAsk:
                 master = ""
-                if silent_s >= BLIND_S:
+                if self._seems_dead(stream):
                     self._end(stream, Unavailable(f"{stream.address} answers nothing"))
             if master and self._silent_s(stream) >= SILENCE_S:
                 text = f"{stream.address} answers nothing, and the master is at {master}"
                 self._end(stream, NotMaster(text, master_address=master))
 
     def _silent_s(self, stream: PostStream) -> float:
-        """For how long a frame of it waits since anything was heard; 0.0 when none waits."""
+        """For how long its oldest frame waits; 0.0 when none does. Whatever is heard of others: a master that was
+        replaced may still answer those that are content with it alone."""
+        oldest = next(iter(stream.in_flight.values()), None)
+        return 0.0 if oldest is None or stream.over else self._loop.time() - oldest[1].sent_at
+
+    def _seems_dead(self, stream: PostStream) -> bool:
+        """Whether a frame of it waits for too long since anything was heard, where nobody can be asked. A large one is
+        long on its way, on a slow line, and must not begin anew for ever."""
         oldest = next(iter(stream.in_flight.values()), None)
         if oldest is None or stream.over:
-            return 0.0
-        return self._loop.time() - max(stream.heard_at, oldest[1].sent_at)
+            return False
+        frame = oldest[1]
+        blind_s: float = (BLIND_S if frame.written_at else BLIND_WRITING_S) * 2 ** (frame.tries - 1)
+        return self._loop.time() - max(stream.heard_at, frame.written_at or frame.sent_at) >= blind_s
 
     async def _greeted(self, stream: PostStream) -> None:
         """Wait until the server takes the stream, or refuses it: a frame written while a refusal is on its way makes
@@ -221,17 +241,17 @@ class Poster:
         self._last_sequence += 1
         frame.sequence = self._last_sequence
         frame.tries += 1
-        frame.sent_at = self._loop.time()
+        frame.sent_at, frame.written_at = self._loop.time(), 0.0
         stream.in_flight[frame.sequence] = (lane, frame)
         self._where[frame.sequence] = stream
         lane.in_flight_bytes += frame.size_bytes
         try:
             await stream.call.write(frame.encode(write_concern=lane.key[0], now=frame.sent_at))
+            frame.written_at = self._loop.time()
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not stream.over or (task is not None and task.cancelling()):
+            if is_cancelled():
                 raise
-            # Not this task was cancelled, but the call, by us; its frames are seen to.
+            await self._ended(stream)  # not this task was cancelled, but the call, by us, or with its connection
         except asyncio.InvalidStateError:  # the call was over before: this frame was not sent
             if frame.sequence in stream.in_flight:
                 self._landed(stream, lane, frame)
@@ -269,7 +289,6 @@ class Poster:
         lane, frame = lane_and_frame
         outcomes = [] if result.error is not None else outcomes_of(frame.ids, result)
         self._landed(stream, lane, frame)
-        stream.answered = True
         if result.error is not None:
             self._refused(stream, lane, frame, result.error)
             return
@@ -337,6 +356,8 @@ class Poster:
 
     def _rest(self, lane: Lane, frame: Frame) -> None:
         """Send the frame again, but not at once; others go on meanwhile."""
+        if frame.timer is None:  # a new part of an old one
+            self._started(lane, frame)
         delay = next_delay(frame.tries - 1, self._rng)
         self._resting[frame] = self._loop.call_later(delay, self._queue_again, lane, [frame])
 
@@ -374,7 +395,6 @@ class Poster:
         if stream.over:
             return
         stream.over = True
-        stream.heard.set()
         self._streams.discard(stream)
         stream.call.cancel()
         self._last_error = error
@@ -384,8 +404,14 @@ class Poster:
                 self._route.not_master(error.master_address) if isinstance(error, NotMaster) else self._route.failed()
             )
             self._reopen_at = max(self._reopen_at, self._loop.time() + wait_s)
-        # Who we are and what we speak is judged before any frame is looked at: all frames would be refused alike.
-        refused = isinstance(error, Unauthorized | Forbidden | BadRequest) and not stream.answered
+        # Who we are and what we speak is judged before any frame is looked at: all frames would be refused alike. Once
+        # the stream was taken, it says nothing about what was sent on it before.
+        refused = isinstance(error, Unauthorized | Forbidden | BadRequest) and not stream.heard.is_set()
+        stream.heard.set()
+        if isinstance(error, TooLarge) and stream.in_flight:  # for gRPC; the largest one is, if any
+            lane, frame = max(stream.in_flight.values(), key=lambda each: each[1].size_bytes)
+            self._landed(stream, lane, frame)
+            self._refused(stream, lane, frame, error)
         for lane, frame in list(stream.in_flight.values())[::-1]:
             self._landed(stream, lane, frame)
             frame.last_error = error
@@ -401,11 +427,22 @@ class Poster:
         stream = self._where.get(frame.sequence)
         if stream is not None:
             self._landed(stream, lane, frame)
-            frame.fail(timeout_error(frame, in_flight=True, last_error=self._last_error))
+            frame.fail(timeout_error(frame, in_flight=True, reason=self._reason(frame)))
             if stream.heard_at <= frame.sent_at:  # a loop's clock may stand still for a millisecond
                 self._end(stream, Unavailable(f"{stream.address} answers nothing"))
         else:
-            frame.fail(timeout_error(frame, in_flight=False, last_error=self._last_error))
+            frame.fail(timeout_error(frame, in_flight=False, reason=self._reason(frame)))
+
+    def _reason(self, frame: Frame) -> ServiceError | None:
+        """Why the frame has no answer: what it was told last; of a master that others name, why it can't be reached."""
+        told = frame.last_error
+        if isinstance(told, NotMaster) and (cause := self._unreachable.get(told.master_address)):
+            return Unavailable(
+                f"{told.message}, and it can't be reached: {cause.message}",
+                master=told.master,
+                master_address=told.master_address,
+            )
+        return told or self._last_error
 
     # --- tasks ------------------------------------------------------------------------------------------------------
 

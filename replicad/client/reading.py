@@ -18,11 +18,11 @@ from replicad.errors import NotMaster, PeerError, RateLimited, ServiceError, Una
 from replicad.wire.codec import decode_list_response
 from replicad.wire.v1 import log_pb2
 
-READ_WAIT_S = 60.0  # how long a server may take for a read's first response when it waits for min_offset
 RecordBatches = AsyncGenerator[list[Record], None]
 
 TAIL_SILENCE_S = 10.0  # an idle tail has a sign of life each second: after ten missed ones the node is taken for dead
 LEAST_TRY_S = 1.0  # a node that answers at all answers a small request in this
+PATIENCE = 6  # times that a wait is doubled at the most: 64 MiB, the largest record, at 1 Mbit/s
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +83,33 @@ class Reader:
         self._rng = rng
         self.route = Route(addresses, rng)
 
-    async def call(self, method: str, request: bytes, *, address: str | None = None) -> bytes:
-        """A single request. With an address it goes there and nowhere else. Raises ServiceError when no node answers
-        within the client's timeout."""
+    async def call(
+        self,
+        method: str,
+        request: bytes,
+        *,
+        address: str | None = None,
+        deadline: float | None = None,
+        goes_on: Callable[[ServiceError], bool] = may_retry,
+    ) -> bytes:
+        """A single request. With an address it goes there and nowhere else; without, to one node after the other while
+        ``goes_on`` says so of their errors. Raises ServiceError when none answers within the client's timeout, or by
+        the ``deadline`` of several requests; of those none takes all of it, so that the others have their share."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._timeout_s
+        takes_all = address is not None and deadline is None
+        deadline = loop.time() + self._timeout_s if deadline is None else deadline
         while True:
             target = address or self.route.current
             left_s = max(0.001, deadline - loop.time())
-            if address is None:  # one node that hangs must leave time for the others
-                left_s = min(left_s, max(LEAST_TRY_S, self._timeout_s / len(self.route.addresses)))
+            if not takes_all:  # one node that hangs must leave time for the others
+                left_s = min(left_s, self._share_s)
+            connection = self._connections.to(target)  # whose error, when the client was closed, is the last
             try:
-                return await self._connections.to(target).call(method, request, timeout_s=left_s)
+                return await connection.call(method, request, timeout_s=left_s)
             except ServiceError as error:
-                if address is not None or not may_retry(error):
+                if address is not None or not goes_on(error):
                     raise
-                delay = self._next_address(self.route, error)
+                delay = self._next_address(self.route, error, target)
                 if loop.time() + delay >= deadline:
                     raise
             await asyncio.sleep(delay)
@@ -111,8 +122,7 @@ class Reader:
         def request() -> bytes:
             return _list_request(wanted, reading)
 
-        first_wait_s = self._timeout_s if wanted.min_offset is None else max(self._timeout_s, READ_WAIT_S)
-        return self._follow(methods.LIST, reading, request, first_wait_s=first_wait_s)
+        return self._follow(methods.LIST, reading, request)
 
     def tail(self, from_offset: int, level: str) -> RecordBatches:
         """Lists of consecutive records, for ever. Raises ServiceError for what waiting does not mend (also when no
@@ -122,25 +132,29 @@ class Reader:
         def request() -> bytes:
             return log_pb2.TailRequest(from_offset=reading.next_offset, level=level).SerializeToString()
 
-        return self._follow(methods.TAIL, reading, request, first_wait_s=TAIL_SILENCE_S, endless=True)
+        return self._follow(methods.TAIL, reading, request, endless=True)
 
     async def _follow(
-        self, method: str, reading: Reading, request: Callable[[], bytes], *, first_wait_s: float, endless: bool = False
+        self, method: str, reading: Reading, request: Callable[[], bytes], *, endless: bool = False
     ) -> RecordBatches:
-        """The records of one stream after the other, until one ends well. ``first_wait_s`` is the longest wait for a
-        stream's first response. An ``endless`` one is not to end and, once it has worked, never gives up."""
+        """The records of one stream after the other, until one ends well. Gives up when no stream has begun to answer
+        for the client's timeout; an ``endless`` one, which is not to end, never again once it has worked."""
         loop = asyncio.get_running_loop()
-        ever_answered = False
-        failing_since: float | None = None
-        wait_s = first_wait_s
+        ever_answered, tries = False, 0  # without a record
+        give_up_at = loop.time() + self._timeout_s
         while not reading.is_complete:
-            address = self.route.current
+            address, heard = self.route.current, False
             stream = self._connections.to(address).stream(method, request())
             try:
-                while (data := await self._response(stream, address, wait_s)) is not None:
+                while True:
+                    wait_s = self._wait_s(endless=endless, heard=heard, tries=tries, left_s=give_up_at - loop.time())
+                    data = await self._response(stream, address, wait_s)
+                    if data is None:
+                        break
                     taken = reading.take(data)
-                    ever_answered, failing_since = True, None
-                    wait_s = TAIL_SILENCE_S if endless else self._timeout_s
+                    if taken or heard:  # an idle tail's beat, too; the first response may be empty, and no more come
+                        tries = 0
+                    ever_answered = heard = True
                     self.route.succeeded()
                     for records in taken:
                         yield records
@@ -151,36 +165,49 @@ class Reader:
                 error = exc
             finally:
                 stream.cancel()
-            delay = self._next_address(self.route, error)
-            now = loop.time()
-            failing_since = now if failing_since is None else failing_since
+            delay = self._next_address(self.route, error, address)
+            tries += 1
+            if heard:
+                give_up_at = loop.time() + self._timeout_s
             patient = endless and ever_answered
-            if not may_retry(error) or (not patient and now + delay >= failing_since + self._timeout_s):
+            if not may_retry(error) or (not patient and loop.time() + delay >= give_up_at):
                 raise error
             await asyncio.sleep(delay)
-            wait_s = first_wait_s
+
+    def _wait_s(self, *, endless: bool, heard: bool, tries: int, left_s: float) -> float:
+        """For how long to wait for a response, all of it. One node that hangs must leave time for the others; on a slow
+        line a large response takes long, and must not begin anew for ever."""
+        longer = 1 << min(tries, PATIENCE)
+        if endless:
+            return TAIL_SILENCE_S * longer
+        return self._timeout_s if heard else max(0.001, min(left_s, self._share_s * longer))
+
+    @property
+    def _share_s(self) -> float:
+        """Each node's share of the client's timeout."""
+        return max(LEAST_TRY_S, self._timeout_s / len(self.route.addresses))
 
     async def _response(self, stream: ResponseStream, address: str, wait_s: float) -> bytes | None:
         try:
             async with asyncio.timeout(wait_s):
                 return await self._connections.read(stream, address)
         except TimeoutError as exc:
-            raise Unavailable(f"{address}: no answer within {wait_s:g} s") from exc
+            raise Unavailable(f"{address}: no answer within {wait_s:.3g} s") from exc
 
-    def _next_address(self, route: Route, error: ServiceError) -> float:
+    def _next_address(self, route: Route, error: ServiceError, tried: str) -> float:
         """Move on after an error; returns the seconds to wait first."""
         if isinstance(error, RateLimited):
             return max(error.retry_after_s or 0.0, next_delay(0, self._rng))
-        return route.not_master(error.master_address if isinstance(error, NotMaster) else "")
+        return route.not_master(error.master_address if isinstance(error, NotMaster) else "", tried)
 
 
 def _list_request(wanted: Range, reading: Reading) -> bytes:
     request = log_pb2.ListRequest(from_offset=reading.next_offset, limit=reading.left or 0, level=wanted.level)
     min_offset = wanted.min_offset
-    if reading.seen_commit_size > reading.next_offset and wanted.level == "committed" and not reading.by_time:
+    if reading.seen_commit_size > reading.next_offset and wanted.level == "committed":
         # Another node may be behind the one that broke off: it must not end the list earlier.
         end = reading.seen_commit_size
-        if reading.left is not None:
+        if reading.left is not None and not reading.by_time:
             end = min(end, reading.next_offset + reading.left)
         min_offset = max(end - 1, min_offset or 0)
     if min_offset is not None:

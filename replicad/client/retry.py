@@ -73,18 +73,20 @@ class Route:
         """The current address answered as hoped."""
         self._failures = 0
 
-    def failed(self) -> float:
+    def failed(self, tried: str | None = None) -> float:
         """The current address is no good: go to the next one. Returns the seconds to wait first."""
+        if tried is not None and tried != self.current:
+            return self._delay()  # another has moved on from there meanwhile
         if self.addresses[self._next_index] == self.current:
             self._next_index = (self._next_index + 1) % len(self.addresses)
         self.current = self.addresses[self._next_index]
         self._next_index = (self._next_index + 1) % len(self.addresses)
         return self._delay()
 
-    def not_master(self, master_address: str) -> float:
+    def not_master(self, master_address: str, tried: str | None = None) -> float:
         """The current address named the master ("": it knows none). Returns the seconds to wait first."""
         if not master_address or master_address == self.current:
-            return self.failed()
+            return self.failed(tried)
         self.current = master_address
         return self._delay()
 

@@ -4,20 +4,24 @@ reading itself."""
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import deque
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
 from types import TracebackType
 from typing import Self, TypeVar
 
 from replicad.client.aio import AsyncClient, RecordBatches
-from replicad.client.bulk import FRAMES_UNDER_WAY, bulk_error
+from replicad.client.bulk import FRAMES_UNDER_WAY, bulk_error, input_error, until_fault
 from replicad.client.cutting import BulkMessage, cut_frames
 from replicad.client.encryption import Encryption
 from replicad.client.ids import PROCESS_IDS
 from replicad.client.types import Leading, Outcome, Posted, Record, Status
-from replicad.errors import ServiceError, Unavailable
+from replicad.errors import Applied, ServiceError, Unavailable
+
+CLOSE_S = 2.0  # for calls under way to end when the client is closed: the longest pause between two tries, and some
 
 T = TypeVar("T")
 
@@ -28,7 +32,8 @@ PostedLists = Iterator[list[Posted]]
 class Client:
     """A blocking client of one replicad cluster; arguments and errors as :class:`AsyncClient` has them.
 
-    May be used from many threads at once; their posts travel together. Use it as ``with Client() as client``.
+    May be used from many threads at once; their posts travel together. Use it as ``with Client() as client``. In a
+    process that was forked from the one that made it, every call raises RuntimeError.
     """
 
     def __init__(
@@ -54,7 +59,10 @@ class Client:
             encryption=encryption,
         )
         self._loop = asyncio.new_event_loop()
-        self._lock = threading.Lock()  # between starting something in the loop and stopping it
+        self._process = os.getpid()
+        # Between starting something in the loop and stopping it. The garbage collector may end an iterator wherever the
+        # lock is held, and that starts something, too.
+        self._lock = threading.RLock()
         self._closed = False
         self._thread = threading.Thread(target=self._loop.run_forever, name="replicad-client", daemon=True)
         self._thread.start()
@@ -69,6 +77,8 @@ class Client:
 
     def close(self) -> None:
         """Close all connections and end the thread; as :meth:`AsyncClient.close`."""
+        if os.getpid() != self._process:  # a fork has no such thread, and the connections are not its own to close
+            return
         with self._lock:
             if self._closed:
                 return
@@ -82,6 +92,8 @@ class Client:
     async def _shut_down(self) -> None:
         await self._client.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=CLOSE_S)  # each learns by itself that the client was closed
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
@@ -124,8 +136,12 @@ class Client:
             confirmed += len(posted)
             return posted
 
+        fault: Exception | None = None
         try:
-            for content in cut_frames(messages, PROCESS_IDS):
+            for content in until_fault(cut_frames(messages, PROCESS_IDS)):
+                if isinstance(content, Exception):
+                    fault = content
+                    break
                 under_way.append(
                     self._start(self._client.post_content(content, write_concern=write_concern, timeout_s=timeout_s))
                 )
@@ -133,6 +149,8 @@ class Client:
                     yield oldest()
             while under_way:
                 yield oldest()
+            if fault is not None:
+                raise input_error(fault, confirmed)
         finally:
             for waiter in under_way:
                 waiter.cancel()
@@ -204,6 +222,9 @@ class Client:
     # --- the thread -------------------------------------------------------------------------------------------------
 
     def _start(self, coroutine: Coroutine[object, object, T]) -> Future[T]:
+        if os.getpid() != self._process:  # where a thread is missing; and the lock may be held by it for ever
+            coroutine.close()
+            raise RuntimeError("this client is another process's, which this one was forked from: make one in each")
         with self._lock:
             if self._closed:
                 coroutine.close()
@@ -214,6 +235,10 @@ class Client:
         waiter = self._start(coroutine)
         try:
             return waiter.result()
+        except CancelledError:  # by closing, of what did not end by itself
+            closed = Unavailable("the client was closed")
+            closed.applied = Applied.UNKNOWN
+            raise closed from None
         except BaseException:
             waiter.cancel()  # KeyboardInterrupt: nobody waits any more
             raise
@@ -225,8 +250,10 @@ class Client:
             while (records := self._run(ahead.next())) is not None:
                 yield records
         finally:
-            if not self._closed:  # closing ended it
-                self._run(ahead.close())
+            with suppress(Unavailable, RuntimeError):  # closing ended it, or it is another process's
+                # Not waited for: the garbage collector may run this, in the loop's thread, and at the interpreter's
+                # exit that stands still.
+                self._start(ahead.close())
 
 
 class _Ahead:

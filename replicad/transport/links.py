@@ -21,6 +21,7 @@ from replicad.core.frames import Ack, AppendBatch, Hello, Inquiry, MasterFrame, 
 from replicad.errors import PeerError
 from replicad.logs import Logger
 from replicad.runtime import Runtime
+from replicad.tasks import is_cancelled
 from replicad.tlserrors import explain
 from replicad.transport.calls import Context
 from replicad.wire.codec import decode_master_frame, decode_worker_frame, encode_master_frame, encode_worker_frame
@@ -149,7 +150,7 @@ class Dialer:
                     self._runtime.frame_arrived(self._name, outbox, frame)
                 reason = await call.details() or reason
             except asyncio.CancelledError:
-                if _is_cancelled():
+                if is_cancelled():
                     raise
                 reason = "hung up"  # by us, and the worker did not end the stream: gRPC tells that as a cancellation
             except ConnectionError as exc:
@@ -165,7 +166,7 @@ class Dialer:
                 if up:
                     outbox.hang_up(reason)
                     self._runtime.peer_down(self._name, outbox, outbox.reason or reason)
-                elif not _is_cancelled():
+                elif not is_cancelled():
                     self._runtime.peer_unreachable(self._name, reason)
         return followed, outbox.reason or reason
 
@@ -197,12 +198,6 @@ async def _why(channel: aio.Channel) -> str:
         meaning = explain(exc.details() or "", secure=True, certificate=True)
         return f"{meaning} ({exc.details()})" if meaning else ""
     return ""
-
-
-def _is_cancelled() -> bool:
-    """Whether somebody wants this task to end, and it is not only the call in it that has ended."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 class Acceptor:

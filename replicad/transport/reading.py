@@ -77,7 +77,7 @@ class Reading:
                     await reading
                 return
         if since_ms is None and offset < stop and left > 0:
-            raise self._missing(offset)
+            raise await self._missing(offset)
         if not sent:
             yield encode_list_response(commit_size, [])  # an empty answer still tells the commit size
 
@@ -100,7 +100,7 @@ class Reading:
             while offset < stop:
                 batches = await self._read(offset, stop, None, None)
                 if not batches:
-                    raise self._missing(offset)
+                    raise await self._missing(offset)
                 bodies = [_cut(batch, max(offset, batch.first_offset), min(stop, batch.end)) for batch in batches]
                 offset = min(stop, batches[-1].end)
                 yield encode_list_response(commit_size, bodies)
@@ -142,8 +142,12 @@ class Reading:
         task.add_done_callback(_seen)  # a reader may leave while the next part is on its way
         return task
 
-    def _missing(self, offset: int) -> Unavailable:
-        """A reader is never told that a log ends where it does not."""
+    async def _missing(self, offset: int) -> Unavailable:
+        """A reader is never told that a log ends where it does not: that there is nothing means damage, unless this
+        node has dropped records meanwhile, for a new master, and perhaps taken others."""
+        dropped = offset >= self._runtime.machine.log.stored_size
+        if dropped or await self._read(offset, offset + 1, None, None):
+            return Unavailable(f"{self._config.node} has dropped records meanwhile that no majority had; read again")
         return self._runtime.damaged(DamagedError(f"no batch holds offset {offset}", offset=offset))
 
 

@@ -20,6 +20,7 @@ from replicad.nodekeys import keys_of
 from replicad.runtime import Runtime, read_contents, role_of
 from replicad.transport.addresses import address_for_caller, address_of
 from replicad.transport.calls import parse_request
+from replicad.transport.reading import confirm_master
 from replicad.wire.codec import decode_records
 from replicad.wire.v1 import log_pb2 as pb
 
@@ -101,13 +102,21 @@ class Status:
         return nodes
 
     async def outcome(self, request: bytes, author: str) -> bytes:
-        """The handler of Outcome. NOT_FOUND when this node's log does not have the id."""
+        """The handler of Outcome. NOT_FOUND, with ``master``, only from a master that a majority has confirmed: it has
+        whatever was acknowledged, by whomever. That an id is not in another node's log says nothing."""
         del author
         message_id = parse_request(pb.OutcomeRequest, request).id
         if not (1 <= len(message_id) <= MAX_ID_BYTES and message_id.isascii() and message_id.isprintable()):
             raise BadRequest(f"no record has such an id: 1 to {MAX_ID_BYTES} characters of printable ASCII")
         runtime, machine = self._runtime, self._runtime.machine
         offset = await self._offset(message_id)
+        if offset is None:
+            wait_s = self._config.timeouts.read_wait_s
+            await confirm_master(runtime, self._config, f"whether id {message_id!r} is in the log", wait_s)
+            machine = runtime.machine
+            offset = await self._offset(message_id)  # it may have become the master meanwhile, with a longer log
+        if offset is None:
+            raise NotFound(f"id {message_id!r} is not in the log", master=self._config.node)
         contents = await runtime.read(lambda: read_contents(runtime.store, [offset], decode_records))
         leaf = parse_leaf(contents[offset].leaf)
         nodes = machine.nodes_with(offset + 1) if isinstance(machine, Master) else 1
@@ -116,8 +125,8 @@ class Status:
             offset=offset, epoch=leaf.epoch, time_ms=leaf.time_ms, committed=committed, nodes=nodes
         ).SerializeToString()
 
-    async def _offset(self, message_id: str) -> int:
-        """Where the id stands on this node's disk; one that is on its way there is waited for."""
+    async def _offset(self, message_id: str) -> int | None:
+        """Where the id stands on this node's disk, if it does; one that is on its way there is waited for."""
         runtime, machine = self._runtime, self._runtime.machine
         offset = machine.posts.ids.get(message_id) if isinstance(machine, Master) else None
         if offset is not None:
@@ -125,10 +134,7 @@ class Status:
             if not await runtime.wait_for_size("local", offset + 1, wait_s):
                 raise Unavailable(f"offset {offset} is not on this node's disk yet after {wait_s:g} s")
         found = await runtime.read(lambda: runtime.store.find_ids([message_id]))
-        if message_id not in found:
-            where = "the log" if isinstance(machine, Master) else f"the log of {self._config.node}, a worker"
-            raise NotFound(f"id {message_id!r} is not in {where}")
-        return found[message_id]
+        return found.get(message_id)
 
 
 def rss_bytes() -> int:

@@ -6,6 +6,7 @@ import json
 import re
 import select
 import signal
+import socket
 import subprocess
 from pathlib import Path
 
@@ -153,6 +154,18 @@ def test_what_is_not_committed_is_listed_as_such_at_level_local_only(cli: Comman
     assert "\tuncommitted\t" in cli.good("list", *master, "--level", "local").out.splitlines()[-1]
     [outcome] = cli.objects("outcome", posted["id"], *master)
     assert (outcome["committed"], outcome["nodes"]) == (False, 1)
+
+
+def test_ctrl_c_in_a_post_leaves_the_id_by_which_its_outcome_is_learnt(cli: CommandLine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        nobody = cli.but(REPLICAD_ADDRESS=f"127.0.0.1:{silent.getsockname()[1]}")
+        with nobody.started("post", "--output", "json", "x") as process:
+            silent.accept()[0].close()
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate()
+    told = json.loads(err)
+    assert (process.returncode, out, told["name"], told["applied"]) == (130, b"", "INTERRUPTED", "unknown")
+    assert f"replicad-cli outcome {told['id']}" in told["remedy"]
 
 
 # --- tail -------------------------------------------------------------------------------------------------------------

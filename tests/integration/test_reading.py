@@ -11,9 +11,9 @@ import pytest
 
 from replicad.client import AsyncClient
 from replicad.dev import DevCluster
-from replicad.errors import BadRequest, NotMaster, Unavailable
+from replicad.errors import BadRequest, NotFound, NotMaster, Unavailable
 from replicad.wire.codec import Record
-from tests.support.nodes import all_level, log_lines, same_records
+from tests.support.nodes import TOKEN, all_level, edit, events, log_lines, reload, same_records
 from tests.support.rawlog import Page, RawLog, new_id
 from tests.support.waiting import eventually
 
@@ -259,3 +259,75 @@ async def test_a_read_from_beyond_the_end_is_empty_however_far(logs: Logs, offse
         assert await logs[name].list(offset) == Page(size, [])
         assert await logs[name].list(offset, limit=(1 << 64) - 1) == Page(size, [])
         assert await logs[name].list(0, since_ms=offset, until_ms=offset) == Page(size, [])
+
+
+# --- outcome ----------------------------------------------------------------------------------------------------------
+
+
+async def test_that_an_id_is_nowhere_is_said_by_a_confirmed_master_alone(cluster: DevCluster, logs: Logs) -> None:
+    """Another one may have taken over, and acknowledged it."""
+    posted = await logs["node-1"].post(b"here", id="here", w=3)
+    with pytest.raises(NotFound) as found:
+        await logs["node-1"].outcome("nowhere")
+    assert found.value.master == "node-1"
+    with pytest.raises(NotMaster) as named:
+        await logs["node-2"].outcome("nowhere")
+    assert named.value.master == "node-1"
+
+    for worker in ("node-2", "node-3"):
+        cluster.send_signal(worker, signal.SIGSTOP)
+    assert (await logs["node-1"].outcome("here")).offset == posted.offset
+    with pytest.raises(Unavailable, match="confirmed"):
+        await logs["node-1"].outcome("nowhere")
+
+    await asyncio.to_thread(cluster.kill, "node-1")
+    await asyncio.to_thread(cluster.start, "node-1", wait=False)
+    await eventually(lambda: _answers(logs["node-1"]), within_s=20, what="node-1 is back")
+    with pytest.raises(Unavailable, match=r"opening|asks"):
+        await logs["node-1"].outcome("nowhere")
+
+    for worker in ("node-2", "node-3"):
+        cluster.send_signal(worker, signal.SIGCONT)
+    await eventually(lambda: _is_open(logs["node-1"]), within_s=20, what="its epoch is open")
+    with pytest.raises(NotFound):
+        await logs["node-1"].outcome("nowhere")
+
+
+async def _is_open(log: RawLog) -> bool:
+    return (await log.status()).state == "open"
+
+
+async def _answers(log: RawLog) -> bool:
+    try:
+        return (await log.status()).node != ""
+    except Unavailable:
+        return False
+
+
+async def test_a_reader_whose_records_are_dropped_meanwhile_is_told_so_and_no_disk_is_called_damaged(
+    cluster: DevCluster, logs: Logs
+) -> None:
+    """A slow reader at level local; another node becomes the master, and this one drops what it alone had."""
+    for node in cluster.nodes:
+        edit(node, limits={"read": 65536})
+    await reload(cluster, "node-1")
+    await logs["node-1"].post(b"everywhere", w=3)
+    for worker in ("node-2", "node-3"):
+        cluster.send_signal(worker, signal.SIGSTOP)
+    async with AsyncClient(cluster.node("node-1").address, token=TOKEN) as client:
+        async for _ in client.post_many([bytes(20_000)] * 600, write_concern=1):
+            pass
+        reading = client.list_batches(0, level="local")
+        await anext(reading)  # and no more: the node waits for the reader, with most of it unread
+        cluster.send_signal("node-1", signal.SIGSTOP)
+        for worker in ("node-2", "node-3"):
+            cluster.send_signal(worker, signal.SIGCONT)
+        async with AsyncClient([cluster.node(name).address for name in ("node-2", "node-3")], token=TOKEN) as rest:
+            await rest.promote(cluster.node("node-2").address, timeout_s=20)
+            await rest.post("of the new epoch")
+        cluster.send_signal("node-1", signal.SIGCONT)
+        await all_level({name: logs[name] for name in ("node-2", "node-1", "node-3")})
+        async for _ in reading:  # it goes on behind what it has, where there is nothing now
+            pass
+    assert (await logs["node-1"].status()).damage == ""
+    assert "damaged" not in events(cluster.node("node-1"))

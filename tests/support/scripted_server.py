@@ -82,6 +82,7 @@ class ScriptedServer:
         self.requests: list[Any] = []
         self.unary: Callable[[Any], Any] = lambda request: log_pb2.StatusResponse()
         self.refuse_streams: ServiceError | None = None
+        self.receive_bytes = -1  # gRPC's limit on a message, from the next start on
         self.greets = True  # with an empty response, as soon as it takes a stream
         self.on_frame: Callable[[PostCall, PostFrame], None] | None = None  # answers frames, in place of the test
         self._server: aio.Server | None = None
@@ -97,7 +98,9 @@ class ScriptedServer:
 
     async def start(self) -> None:
         """Listen; the second time at the same address again."""
-        self._server = aio.server(options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)])
+        self._server = aio.server(
+            options=[("grpc.max_receive_message_length", self.receive_bytes), ("grpc.so_reuseport", 0)]
+        )
         methods: dict[str, Any] = {
             "PostStream": grpc.stream_stream_rpc_method_handler(self._post_stream),
             "List": grpc.unary_stream_rpc_method_handler(self._read(log_pb2.ListRequest)),

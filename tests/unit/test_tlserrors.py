@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from replicad.tlserrors import explain
+from replicad.tlserrors import _MEANINGS, explain, remedy
 
 FAILED = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: "
 CLOSED = "failed to connect to all addresses; last error: UNAVAILABLE: ipv4:127.0.0.1:1: Socket closed"
@@ -42,3 +42,14 @@ def test_a_connection_that_is_cut_off_is_explained_by_what_we_came_with() -> Non
 @pytest.mark.parametrize("details", ["", "Socket closed", f"{FAILED}Failed to connect to remote host: refused"])
 def test_what_has_nothing_to_do_with_tls_is_left_as_it_is(details: str) -> None:
     assert explain(details, secure=True, certificate=True) == ""
+
+
+@pytest.mark.parametrize("came_with", [(False, False), (True, False), (True, True)])
+def test_each_meaning_has_its_remedy(came_with: tuple[bool, bool]) -> None:
+    secure, certificate = came_with
+    said = [CLOSED, *(f"{FAILED}{sign}" for signs, _ in _MEANINGS for sign in signs)]
+    for details in said:
+        meaning = explain(details, secure=secure, certificate=certificate)
+        assert meaning
+        assert remedy(f"127.0.0.1:1: {meaning} ({details})")
+    assert remedy("127.0.0.1:1: Connection refused") == ""

@@ -8,6 +8,7 @@ from replicad.cli.errors import EXIT_CODES, expected_failure, plain, post_failur
 from replicad.errors import (
     SERVICE_ERRORS,
     Applied,
+    BadRequest,
     ConfigError,
     DamagedError,
     DataFolderError,
@@ -22,6 +23,7 @@ from replicad.errors import (
     RateLimited,
     ReplicadError,
     ServiceError,
+    Unauthorized,
     Unavailable,
     WriteConcernTimeout,
 )
@@ -126,3 +128,23 @@ def test_a_bug_of_ours_is_expected_by_nobody() -> None:
 )
 def test_what_grpc_tells_of_its_inner_life_is_left_out(message: str) -> None:
     assert plain(message) == "h:1: cannot be reached: Connection refused"
+
+
+@pytest.mark.parametrize("kind", [RateLimited, Unavailable, Unauthorized, BadRequest])
+def test_no_exit_code_says_that_nothing_was_applied_when_that_is_not_known(kind: type[ServiceError]) -> None:
+    error = kind("refused, after an answer was lost")
+    assert post_failure(error, message_id="x").exit_code == kind.exit_code
+    error.applied = Applied.UNKNOWN
+    failure = post_failure(error, message_id="x")
+    assert failure.exit_code == json.loads(failure.as_json())["exit_code"] == ExitCode.UNKNOWN_OUTCOME
+    assert "replicad-cli outcome x" in failure.as_text()
+
+
+def test_a_master_that_cannot_be_reached_is_to_be_started_or_replaced() -> None:
+    failure = post_failure(Unavailable("n2 names n1, which can't be reached", master="n1"), message_id="x")
+    assert "try: start n1; if it is gone for good, replicad-cli promote" in failure.as_text()
+
+
+def test_what_tls_asks_for_is_named_by_its_option() -> None:
+    failure = post_failure(Unavailable("h:1: it may want TLS: give a CA (Socket closed)"), message_id="x")
+    assert "try: give the nodes' CA bundle: --ca FILE, or REPLICAD_CA" in failure.as_text()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from replicad.client import AsyncClient, NodeKey, NodeStatus, Outcome
-from replicad.errors import BadRequest, NotFound, ServiceError, Unavailable
+from replicad.errors import BadRequest, NotFound, NotMaster, ServiceError, Unavailable
 from replicad.wire.v1 import log_pb2
 from tests.support.scripted_server import ScriptedServer
 
@@ -147,3 +148,35 @@ async def test_other_errors_are_told(a: ScriptedServer, error: ServiceError) -> 
             await client.outcome("x")
         with pytest.raises(BadRequest, match="id has 0"):
             await client.outcome("")
+
+
+async def test_only_a_confirmed_master_says_for_good_that_an_id_is_nowhere(
+    a: ScriptedServer, b: ScriptedServer
+) -> None:
+    """It names itself. A former master that has come back names itself in its status, too, and has no majority."""
+    answers(a, master=a.address, outcome=Unavailable("opening epoch 3"))
+    answers(b, master=b.address, outcome=NotFound("not in the log", master="n2"))
+    async with AsyncClient([a.address, b.address], token="") as client:
+        with pytest.raises(NotFound):
+            await client.outcome("x")
+    answers(b, master=b.address, outcome=HERE)
+    async with AsyncClient([a.address, b.address], token="") as client:
+        assert (await client.outcome("x")).offset == 7
+
+
+async def test_a_worker_leads_to_the_master(a: ScriptedServer, b: ScriptedServer) -> None:
+    """Whom the status names may be the master no more."""
+    answers(a, master=a.address, outcome=NotMaster("it is n2", master="n2", master_address=b.address))
+    answers(b, master=b.address, outcome=HERE)
+    async with AsyncClient(a.address, token="") as client:
+        assert (await client.outcome("x")).offset == 7
+
+
+async def test_an_outcome_takes_no_longer_than_the_clients_timeout_and_tells_why(
+    a: ScriptedServer, b: ScriptedServer
+) -> None:
+    a.unary = b.unary = lambda _: Unavailable("busy")
+    async with AsyncClient([a.address, b.address], token="", timeout_s=1.0) as client:
+        async with asyncio.timeout(1.5):
+            with pytest.raises(Unavailable, match="busy"):
+                await client.outcome("x")

@@ -10,7 +10,7 @@ import pytest
 from replicad.client import AsyncClient, NewMessage, Posted
 from replicad.client.bulk import FRAMES_UNDER_WAY
 from replicad.client.frames import FRAME_BYTES, FRAME_MESSAGES
-from replicad.errors import IdConflict, StorageFull, TooLarge, Unavailable
+from replicad.errors import BadRequest, IdConflict, StorageFull, TooLarge, Unavailable
 from replicad.wire.codec import PostFrame, PostFrameResult, PostRun
 from tests.support.scripted_server import PostCall, ScriptedServer, soon
 
@@ -236,3 +236,28 @@ async def test_a_full_disk_ends_a_bulk_post_at_once(server: ScriptedServer, clie
     server.on_frame = lambda call, frame: call.refuse(frame, StorageFull("disk full"))
     with pytest.raises(StorageFull, match=r"the first 0 messages are confirmed"):
         await soon(_all(client.post_many([b"a"] * 10)))
+
+
+async def test_an_error_of_a_plain_iterable_comes_out_after_what_was_posted_and_counts_it(
+    log: Log, client: AsyncClient
+) -> None:
+    def breaks(last: bytes | int | None) -> Iterator[bytes]:
+        yield from [bytes(100)] * FRAME_MESSAGES
+        if last is None:
+            raise OSError("disk gone")
+        yield last  # type: ignore[misc]
+
+    for last, error, text in (
+        (7, BadRequest, "int; bytes or str is wanted (the first {} messages"),
+        (None, OSError, "disk gone"),
+    ):
+        confirmed, before = 0, log.size
+        told: Exception | None = None
+        try:
+            async for posted in client.post_many(breaks(last)):
+                confirmed += len(posted)
+        except (BadRequest, OSError) as exc:
+            told = exc
+        assert 0 < confirmed == log.size - before
+        assert isinstance(told, error)
+        assert text.format(confirmed) in str(told)

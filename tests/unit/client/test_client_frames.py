@@ -18,7 +18,6 @@ from replicad.client.types import Posted
 from replicad.errors import (
     SERVICE_ERRORS,
     Applied,
-    BadRequest,
     IdConflict,
     NotMaster,
     OutcomeUnknown,
@@ -166,8 +165,7 @@ async def test_a_refusal_never_says_not_applied_when_an_earlier_try_may_have_bee
     frame = calls_frame("a")
     assert final_error(frame, kind()).applied is kind.applied
     frame.lost = True
-    tells_of_the_message = kind in (IdConflict, BadRequest, TooLarge)
-    if kind.applied is Applied.NO and not tells_of_the_message:
+    if kind.applied is Applied.NO and kind is not IdConflict:
         assert final_error(frame, kind()).applied is Applied.UNKNOWN
     else:
         assert final_error(frame, kind()).applied is kind.applied
@@ -175,12 +173,12 @@ async def test_a_refusal_never_says_not_applied_when_an_earlier_try_may_have_bee
 
 async def test_out_of_time_without_a_try_that_may_have_been_applied_is_the_last_refusal() -> None:
     frame = calls_frame("a")
-    nothing = timeout_error(frame, in_flight=False, last_error=None)
+    nothing = timeout_error(frame, in_flight=False, reason=None)
     assert (type(nothing), nothing.applied) == (Unavailable, Applied.NO)
-    of_client = timeout_error(frame, in_flight=False, last_error=Unauthorized("who?"))
+    of_client = timeout_error(frame, in_flight=False, reason=Unauthorized("who?"))
     assert (type(of_client), of_client.message) == (Unauthorized, "who?")
     frame.last_error = NotMaster("not me")
-    assert isinstance(timeout_error(frame, in_flight=False, last_error=Unavailable()), NotMaster)
+    assert isinstance(timeout_error(frame, in_flight=False, reason=None), NotMaster)
 
 
 @pytest.mark.parametrize("in_flight", [True, False])
@@ -190,6 +188,6 @@ async def test_out_of_time_with_a_try_unanswered_is_an_unknown_outcome_and_names
     frame = calls_frame("a")
     frame.lost = not in_flight
     frame.last_error = NotMaster("not me")
-    error = timeout_error(frame, in_flight=in_flight, last_error=None)
+    error = timeout_error(frame, in_flight=in_flight, reason=None)
     assert (type(error), error.applied) == (OutcomeUnknown, Applied.UNKNOWN)
     assert "not me" in error.message

@@ -530,3 +530,76 @@ async def test_what_cannot_be_a_message_is_refused_before_anything_is_sent(
     with pytest.raises(ValueError, match="timeout"):
         await client.post("x", timeout_s=0)
     assert a.calls.empty()
+
+
+async def test_credentials_that_end_while_a_post_waits_leave_its_outcome_unknown(a: ScriptedServer) -> None:
+    async with AsyncClient(a.address, token="withdrawn") as client:
+        [post] = posting(client, "x")
+        call = await a.call()
+        await call.frame()
+        a.refuse_streams = Unauthorized("who are you?")
+        call.end(Unauthorized("who are you?"))
+        error = await error_of(post)
+    assert (type(error), error.applied) == (Unauthorized, Applied.UNKNOWN)
+
+
+async def test_connections_that_are_closed_for_renewed_tls_files_are_made_anew(
+    a: ScriptedServer, client: AsyncClient
+) -> None:
+    """A call on a closed channel ends by a CancelledError that nobody has asked for."""
+    [post] = posting(client, "x")
+    first = await (await a.call()).frame()
+    for _ in range(2):  # calls under way go on until the files change once more
+        client._connections._retire()
+    call = await a.call()
+    frame = await call.frame()
+    assert (frame.messages.ids, first.messages.ids) == (["x"], ["x"])
+    call.accept(frame, first_offset=3)
+    assert (await soon(post)).offset == 3
+    [post] = posting(client, "y")
+    call.accept(await call.frame(), first_offset=4)
+    assert (await soon(post)).offset == 4
+
+
+async def test_of_a_master_that_workers_name_it_is_told_why_it_cannot_be_reached(
+    a: ScriptedServer, b: ScriptedServer
+) -> None:
+    await a.stop()
+    b.on_frame = lambda call, frame: call.refuse(
+        frame, NotMaster("n2 is a worker; the master is n1", master="n1", master_address=a.address)
+    )
+    async with AsyncClient([a.address, b.address], token="", timeout_s=SHORT_S) as client:
+        [post] = posting(client, "x")
+        error = await error_of(post)
+    assert (type(error), error.applied, error.master) == (Unavailable, Applied.NO, "n1")
+    assert "n2 is a worker; the master is n1, and it can't be reached: " in error.message
+
+
+async def test_what_is_too_large_for_grpc_is_refused_and_holds_up_nobody(a: ScriptedServer) -> None:
+    """gRPC ends the whole stream for it, with what else is on it."""
+    a.receive_bytes = 1 << 20
+    await a.stop()
+    await a.start()
+    a.on_frame = lambda call, frame: call.accept(frame)
+    async with AsyncClient(a.address, token="") as client:
+        large = asyncio.create_task(client.post(bytes(2 << 20)))
+        small = posting(client, "x", "y", concern=1)
+        error = await error_of(large)
+        assert (type(error), error.applied) == (TooLarge, Applied.NO)
+        await soon(asyncio.gather(*small))
+
+
+async def test_a_client_belongs_to_one_event_loop(a: ScriptedServer) -> None:
+    a.on_frame = lambda call, frame: call.accept(frame)
+    client = AsyncClient(a.address, token="")
+
+    def elsewhere() -> None:
+        asyncio.run(client.post("x"))
+
+    def again() -> None:
+        for call in (client.post("y"), client.status()):
+            with pytest.raises(RuntimeError, match="another event loop"):
+                asyncio.run(call)
+
+    await asyncio.to_thread(elsewhere)
+    await asyncio.to_thread(again)

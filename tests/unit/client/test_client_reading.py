@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from random import Random
 from typing import Any
 
 import pytest
 
 from replicad.client import AsyncClient, Record
+from replicad.client.connection import Connections
+from replicad.client.reading import Reader
 from replicad.errors import BadRequest, NotMaster, OffsetExpired, PeerError, RateLimited, ServiceError, Unavailable
 from replicad.wire.v1 import log_pb2
 from tests.support.builders import LogBuilder, messages
@@ -307,3 +310,62 @@ async def test_arguments_that_can_never_work_are_refused_at_once(a: ScriptedServ
         with pytest.raises(BadRequest):
             call()
     assert a.requests == []
+
+
+async def test_a_list_by_time_that_breaks_off_is_not_ended_by_a_node_that_is_behind(
+    a: ScriptedServer, b: ScriptedServer
+) -> None:
+    first, _ = log(2, 2)
+    a.scripts.append([listing(first, commit_size=4), Unavailable("gone")])
+    b.scripts.append([Unavailable("it is behind")])
+    a.scripts.append([listing(commit_size=4)])
+    async with AsyncClient([a.address, b.address], token="") as client:
+        assert await offsets(client.list(since_ms=0, limit=3)) == [0, 1]
+    assert [(each.HasField("min_offset"), each.min_offset) for each in b.requests] == [(True, 3)]
+
+
+async def test_closing_ends_reads_with_an_error_of_ours_and_none_begins_after_it(a: ScriptedServer) -> None:
+    [body] = log(1)
+
+    async def waits(_: object) -> AsyncIterator[bytes | ServiceError]:
+        yield listing(body)
+        await forever()
+
+    a.scripts += [waits, waits]
+    client = AsyncClient(a.address, token="")
+    reads = [client.tail(), client.list()]
+    for read in reads:
+        await soon(anext(read))
+    waiting = [asyncio.ensure_future(anext(read)) for read in reads]
+    await asyncio.sleep(0)
+    await client.close()
+    later: list[Awaitable[object]] = [client.status(), anext(client.list()), client.outcome("x")]
+    for each in [*waiting, *later]:
+        with pytest.raises(Unavailable, match="the client was closed"):
+            await soon(each)
+
+
+async def test_a_node_that_hangs_leaves_time_for_the_others(a: ScriptedServer, b: ScriptedServer) -> None:
+    [body] = log(2)
+
+    async def hangs(_: object) -> AsyncIterator[bytes | ServiceError]:
+        await forever()
+        yield b""
+
+    a.scripts += [hangs] * 4
+    b.scripts += [[listing(body)]] * 4
+    async with AsyncClient([a.address, b.address], token="", timeout_s=3.0) as client:
+        async with asyncio.timeout(3.0):
+            reads = await asyncio.gather(*(offsets(client.list()) for _ in range(4)))
+    assert reads == [[0, 1]] * 4
+
+
+def test_on_a_slow_line_a_response_is_given_longer_with_each_try() -> None:
+    reader = Reader(("a", "b"), Connections(""), timeout_s=10.0, rng=Random())
+
+    def waits(**known: bool) -> list[float]:
+        return [reader._wait_s(tries=tries, left_s=9.0, **known) for tries in (0, 1, 3, 99)]
+
+    assert waits(endless=True, heard=True) == [10.0, 20.0, 80.0, 640.0]
+    assert waits(endless=False, heard=False) == [5.0, 9.0, 9.0, 9.0]
+    assert waits(endless=False, heard=True) == [10.0] * 4

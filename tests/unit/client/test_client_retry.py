@@ -115,3 +115,12 @@ def test_an_own_instance_has_all_that_the_original_says() -> None:
     assert vars(twin) == vars(original)
     assert twin.__cause__ is original.__cause__
     assert own_instance(original, "y").message == "y"
+
+
+def test_of_several_that_met_the_same_failure_one_moves_on() -> None:
+    way = route("a", "b")
+    for _ in range(2):  # the second would lead back
+        way.failed("a")
+        assert way.current == "b"
+    way.not_master("", "a")
+    assert way.current == "b"

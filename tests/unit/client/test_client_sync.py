@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator
 from itertools import islice
@@ -10,10 +12,11 @@ from itertools import islice
 import pytest
 
 from replicad.client import Client, NewMessage
-from replicad.errors import Applied, IdConflict, OutcomeUnknown, Unavailable
+from replicad.errors import Applied, BadRequest, IdConflict, OutcomeUnknown, Unavailable
 from replicad.wire.codec import PostFrame, PostFrameResult
 from replicad.wire.v1 import log_pb2
 from tests.support.builders import LogBuilder
+from tests.support.commandline import ROOT
 from tests.support.scripted_server import PostCall, ScriptedServer, forever, listing, soon
 
 THREADS = 8
@@ -155,3 +158,87 @@ async def test_it_works_as_a_context_manager(server: ScriptedServer) -> None:
             return client.post("x").offset
 
     assert await asyncio.to_thread(work) == 0
+
+
+async def test_an_error_of_the_input_comes_out_after_what_was_posted(server: ScriptedServer, client: Client) -> None:
+    log = Log(server)
+
+    def work() -> int:
+        confirmed = 0
+        try:
+            for posted in client.post_many([*[bytes(100)] * 5000, 7]):  # type: ignore[list-item]
+                confirmed += len(posted)
+        except BadRequest as error:
+            told.append(error.message)
+        return confirmed
+
+    told: list[str] = []
+    assert 0 < await asyncio.to_thread(work) == log.size
+    assert f"the first {log.size} messages are confirmed" in told[0]
+
+
+async def test_readers_of_a_client_that_another_thread_closes_are_told(server: ScriptedServer) -> None:
+    server.scripts.append(lambda _: _one_and_no_more())
+    client = Client(server.address, token="")
+
+    def follow() -> list[int]:
+        offsets = []
+        try:
+            for record in client.tail():
+                offsets.append(record.offset)
+                read.set()
+        except Unavailable as error:
+            told.append(error.message)
+        return offsets
+
+    read, told = threading.Event(), list[str]()
+    following = asyncio.create_task(asyncio.to_thread(follow))
+    await asyncio.to_thread(read.wait, 10)
+    await asyncio.to_thread(client.close)
+    assert await soon(following) == [0]
+    assert told == ["the client was closed"]
+
+
+async def _one_and_no_more() -> AsyncIterator[bytes]:
+    yield listing(LogBuilder().add(1).batch.body)
+    await forever()
+
+
+async def test_an_iterator_that_nobody_reads_to_its_end_holds_up_nothing(server: ScriptedServer) -> None:
+    """The garbage collector ends it in whichever thread it runs, and an interpreter's exit as well."""
+    server.scripts += [lambda _: _one_and_no_more()] * 2
+    program = (
+        "import gc, sys, threading\n"
+        "from replicad.client import Client\n"
+        "client = Client(sys.argv[1], token='')\n"
+        "cycle = [client.tail()]\n"
+        "next(cycle[0]); cycle.append(cycle); del cycle\n"
+        "client._loop.call_soon_threadsafe(gc.collect)\n"
+        "client.status()\n"
+        "left = client.tail()\n"
+        "print(next(left).offset)\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, server.address, stdout=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    out, _ = await soon(process.communicate())
+    assert (process.returncode, out) == (0, b"0\n")
+
+
+def test_a_forked_process_is_told_that_the_client_is_not_its_own() -> None:
+    program = (
+        "import os\n"
+        "from replicad.client import Client\n"
+        "client = Client('127.0.0.1:1', token='')\n"
+        "if os.fork() == 0:\n"
+        "    try:\n"
+        "        client.status()\n"
+        "    except RuntimeError as error:\n"
+        "        client.close()\n"
+        "        os._exit(7 if 'make one in each' in str(error) else 8)\n"
+        "    os._exit(9)\n"
+        "print(os.waitstatus_to_exitcode(os.wait()[1]))\n"
+        "client.close()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=20, check=False)
+    assert done.stdout == b"7\n", done.stderr

@@ -12,7 +12,7 @@ from replicad.client import AsyncClient
 from replicad.client import posting as posting_module
 from replicad.errors import Forbidden, ServiceError
 from replicad.wire.v1 import log_pb2
-from tests.support.scripted_server import ScriptedServer, soon
+from tests.support.scripted_server import PostCall, ScriptedServer, soon
 
 SILENCE_S = 0.1
 STAYS_S = 6 * SILENCE_S  # it would have left by then
@@ -100,3 +100,60 @@ async def test_who_may_not_ask_leaves_a_silent_stream_after_a_while(servers: lis
         assert list(frame.messages.ids) == ["one"]
         call.accept(frame, first_offset=3)
         assert (await soon(posting)).offset == 3
+
+
+async def test_a_master_that_was_replaced_is_left_though_it_answers_what_others_post(
+    servers: list[ScriptedServer],
+) -> None:
+    """It takes what is content with one node."""
+    says(servers[0], "master", "open", 3)
+    says(servers[1], "worker", "following", 4)
+    says(servers[2], "master", "open", 4)
+    async with client_of(servers) as client:
+
+        async def chatter() -> None:
+            while True:
+                await client.post(b"here alone", write_concern=1)
+                await asyncio.sleep(SILENCE_S / 10)
+
+        chatting = asyncio.create_task(chatter())
+        call = await servers[0].call()
+        answering = asyncio.create_task(_answer(call, "1"))
+        posting = asyncio.create_task(client.post(b"x", id="one", write_concern=2))
+        call = await servers[2].call()
+        other = asyncio.create_task(_answer(call, "2"))
+        assert (await soon(posting)).id == "one"
+        for task in (chatting, answering, other):
+            task.cancel()
+
+
+async def _answer(call: PostCall, concern: str) -> None:
+    while True:
+        frame = await call.frames.get()
+        if frame.write_concern == concern:
+            call.accept(frame)
+
+
+async def test_a_large_message_on_a_slow_line_is_not_begun_anew_at_once(servers: list[ScriptedServer]) -> None:
+    """Its writing ends when all of it is on its way; it is a node that answers nothing after that."""
+    async with client_of(servers) as client:
+        post = asyncio.create_task(client.post(b"x", id="one"))
+        call = await servers[0].call()
+        frame = await call.frame()
+        poster = client._poster
+        assert poster is not None
+        [stream] = poster._streams
+        [(_, sent)] = stream.in_flight.values()
+        sent.written_at = 0.0
+        stream.heard_at = 0.0
+        now = asyncio.get_running_loop().time()
+        waits = {}
+        for writing in (True, False):
+            sent.written_at = 0.0 if writing else now - 10.0
+            sent.sent_at = now - 10.0
+            for tries in (1, 3):
+                sent.tries = tries
+                waits[writing, tries] = poster._seems_dead(stream)
+        assert waits == {(True, 1): False, (True, 3): False, (False, 1): True, (False, 3): True}
+        call.accept(frame)
+        await soon(post)
