@@ -17,8 +17,9 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 _FIELDS = """\
 Json: node, state (steady, prepared, activated), key_file, key_id,
   next_key_id, old_key_ids, signs_with (null: the node does not say),
-  public_key and former_keys (as every config is to have them), unaware
-  (nodes that do not know all keys that may sign), unreachable, next."""
+  public_key and former_keys (as every config is to have them: until is
+  left out of a key that has no end yet), unaware (nodes that do not know
+  all keys that may sign), unreachable, next."""
 
 
 def _examples(step: str) -> str:

@@ -220,11 +220,17 @@ def fields_of(view: View, entry: tuple[str, list[FormerKey]], advice: str) -> di
         "old_key_ids": list(view.old),
         "signs_with": view.signs_with,
         "public_key": public_key,
-        "former_keys": [{"public_key": former.public_key, "until": former.until} for former in former_keys],
+        "former_keys": [_former_fields(former) for former in former_keys],
         "unaware": view.unaware,
         "unreachable": list(view.silent),
         "next": advice,
     }
+
+
+def _former_fields(former: FormerKey) -> dict[str, object]:
+    """As the config has it, which takes no ``until`` without a value."""
+    fields: dict[str, object] = {"public_key": former.public_key}
+    return fields if former.until is None else {**fields, "until": former.until}
 
 
 def _keys_at(status: Status, node: str) -> set[tuple[str, int | None]]:

@@ -85,8 +85,7 @@ def introduce(cluster: DevCluster, node: DevNode, fields: Mapping[str, Any], *, 
     config = yaml.safe_load(file.read_text())
     entry = next(each for each in config["nodes"] if each["name"] == node.name)
     entry["public_key"] = fields["public_key"]
-    former = [{k: v for k, v in each.items() if v is not None} for each in fields["former_keys"]]
-    entry["former_keys"] = former
+    entry["former_keys"] = fields["former_keys"]
     file.write_text(yaml.safe_dump(config, sort_keys=False))
 
 
@@ -130,7 +129,7 @@ async def test_the_masters_and_a_workers_key_are_replaced_step_by_step_and_no_po
         prepared = await told(cluster, node, "prepare")
         new = load_signer(node.folder / "key.next", name)
         assert prepared["public_key"] == new.verifier.line
-        assert prepared["former_keys"] == [{"public_key": old.verifier.line, "until": None}]
+        assert prepared["former_keys"] == [{"public_key": old.verifier.line}]
         await refused(cluster, node, "activate", because="this node's config does not have the new key")
 
         for each in (name, others[0]):
