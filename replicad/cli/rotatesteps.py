@@ -20,7 +20,11 @@ from replicad.storage.signatures import last_signed
 
 
 def status(session: Session, **where: Any) -> None:
-    _show(session, look(session, **where))
+    view = look(session, **where)
+    if view.is_retired and comes_to(session, view, view.ahead, where["timeout_s"]):
+        _show(session, view, _untils(view))
+    else:
+        _show(session, view)
 
 
 def prepare(session: Session, **where: Any) -> None:
@@ -59,12 +63,10 @@ def retire(session: Session, **where: Any) -> None:
     if view.state == "steady":
         _show(session, view)
         return
-    own = view.answers[view.node.name]
-    if not isinstance(own, Status) or own.key_id != view.current.key_id:
+    if view.own is None:
         raise _not_yet(f"it is not certain that {view.node.name} signs with the new key", advice(view), view)
-    ahead = max(each.size for each in view.answers.values() if isinstance(each, Status))
-    if not comes_to(session, view, ahead, where["timeout_s"]):
-        text = f"{view.node.name} lacks some of {ahead} records, and the old key may have signed some of those"
+    if not comes_to(session, view, view.ahead, where["timeout_s"]):
+        text = f"{view.node.name} lacks some of {view.ahead} records, and the old key may have signed some of those"
         raise Failure(f"{text}; nothing was changed", exit_code=ExitCode.TRY_AGAIN, remedy="try again when it is level")
     untils = _untils(view)
     _show(session, view, untils)

@@ -66,6 +66,22 @@ class View:
         return "activated" if self.old or self.live else "steady"
 
     @property
+    def own(self) -> Status | None:
+        """What the node itself says once it signs with the current key; None before."""
+        own = self.answers[self.node.name]
+        return own if isinstance(own, Status) and own.key_id == self.current.key_id else None
+
+    @property
+    def is_retired(self) -> bool:
+        """Whether the old key has no file any more, and all that is left is to say in the configs where it ends."""
+        return self.state == "activated" and not self.old and self.own is not None
+
+    @property
+    def ahead(self) -> int:
+        """The most records that a node has."""
+        return max((each.size for each in self.answers.values() if isinstance(each, Status)), default=0)
+
+    @property
     def silent(self) -> dict[str, str]:
         """The nodes that do not answer, and why."""
         return {name: plain(each.message) for name, each in self.answers.items() if isinstance(each, ServiceError)}

@@ -157,6 +157,9 @@ async def test_the_masters_and_a_workers_key_are_replaced_step_by_step_and_no_po
         [former] = retired["former_keys"]
         assert former["public_key"] == old.verifier.line
         assert not list(node.folder.glob("key.*"))
+        repeated = await asyncio.to_thread(run, cluster, node, "retire")
+        assert await told(cluster, node, "status") == repeated.objects[0]
+        assert repeated.objects[0]["former_keys"] == [former]
         for member in cluster.nodes:
             introduce(cluster, node, retired, to=member.name)
         assert "reload node-1, node-2 and node-3" in (await told(cluster, node, "status"))["next"]
