@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -27,6 +28,16 @@ from replicad.client import Encryption, Posted
 from replicad.client.cutting import MAX_PAYLOAD_BYTES
 from replicad.client.ids import PROCESS_IDS
 from replicad.errors import ServiceError
+
+
+def _by_key(ctx: click.Context, parameter: click.Parameter, values: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """The headers by their keys: of two with one key, one would be lost without a word."""
+    headers: dict[str, str] = {}
+    for key, text in values:
+        if key in headers:
+            raise click.BadParameter(f"the key {key!r} is given twice, and a message has each once", ctx, parameter)
+        headers[key] = text
+    return headers
 
 
 @click.command(
@@ -63,7 +74,13 @@ Examples:
     "the first line's id, from which the others count up.  [default: a new UUIDv7]",
 )
 @click.option(
-    "--header", "headers", type=Header(), multiple=True, metavar="K=V", help="A header; more than one may be given."
+    "--header",
+    "headers",
+    type=Header(),
+    multiple=True,
+    metavar="K=V",
+    callback=_by_key,
+    help="A header; more than one may be given.",
 )
 @click.option(
     "--encrypt",
@@ -82,7 +99,7 @@ def command(
     write_concern: str | None,
     timeout_s: float,
     message_id: str | None,
-    headers: tuple[tuple[str, str], ...],
+    headers: Mapping[str, str],
     encrypt: bool,
     key_file: Path | None,
     lines: bool,
@@ -101,7 +118,7 @@ def command(
             session,
             _standard_input().fileno(),
             first_id=message_id,
-            headers=dict(headers),
+            headers=headers,
             write_concern=write_concern,
             timeout_s=timeout_s,
             encryption=encryption,
@@ -112,7 +129,7 @@ def command(
 
     async def work() -> Posted:
         async with make_client(session, timeout_s=timeout_s, encryption=encryption) as client:
-            return await client.post(payload, id=own_id, headers=dict(headers), write_concern=write_concern)
+            return await client.post(payload, id=own_id, headers=headers, write_concern=write_concern)
 
     try:
         posted = run(work())

@@ -138,6 +138,7 @@ def test_a_usage_error_is_one_object_wherever_json_is_asked_for(
         (["--address", "nowhere", "status"], "--address: address 'nowhere' is not HOST:PORT"),
         (["--address", "host:65536", "status"], "--address: address 'host:65536' has no port from 1 to 65535"),
         (["post", "-w", "most", "x"], "'most' is not a number from 1, majority or all"),
+        (["post", "--header", "k=1", "--header", "k=2", "x"], "the key 'k' is given twice"),
         (["post", "--lines", "text"], "--lines reads standard input"),
         (["verify"], "Which folder?"),
         (["verify", "data"], "Proven by whose keys?"),
