@@ -27,7 +27,15 @@ from replicad.cli.errors import (
     unexpected_failure,
 )
 from replicad.cli.options import Session, common_options, epilog, wants_json
-from replicad.cli.output import OutputClosed, abandon_output, flush_output, never_fail_to_encode
+from replicad.cli.output import (
+    OutputClosed,
+    abandon_output,
+    flush_output,
+    need_output,
+    never_fail_to_encode,
+    stand_in_for_standard_error,
+    unwritten_page,
+)
 from replicad.errors import ExitCode
 
 PROGRAM = "replicad-cli"
@@ -123,14 +131,21 @@ def cli() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``replicad-cli`` with these arguments (None: the process's); the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    stand_in_for_standard_error()
     grpctuning.tune(os.environ, grpctuning.installed_version())  # before a command's module imports gRPC
     never_fail_to_encode()
-    session = Session(json=wants_json(arguments))
+    session, stdout = Session(json=wants_json(arguments)), sys.stdout
     try:
+        need_output()
         result = cli.main(arguments, prog_name=PROGRAM, standalone_mode=False, obj=session)
         flush_output()
         return result if isinstance(result, int) else ExitCode.OK
     except OutputClosed:
+        abandon_output()
+        return CLOSED_OUTPUT
+    except SystemExit:
+        if sys.stdout is stdout:  # else click has wrapped it, which is how it ends `--help | true`
+            raise
         abandon_output()
         return CLOSED_OUTPUT
     except (Interrupted, click.Abort, KeyboardInterrupt):
@@ -141,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as exc:  # whatever it is, it ends in a message and an exit code
         with contextlib.suppress(OutputClosed, Failure):
             flush_output()
-        return _report(exc, session)
+        return _report(unwritten_page(exc) if isinstance(exc, OSError) else exc, session)
 
 
 def _report(exc: Exception, session: Session) -> int:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from io import TextIOWrapper
+from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -35,6 +36,7 @@ ENCRYPTED = "(encrypted) "
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _JOINERS = "\u200c\u200d"  # invisible, but words and emoji of many scripts fall apart without them
 _SHORT_ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\\": "\\\\"}
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FLAG = {True: "true", False: "false"}
 _to_json = json.JSONEncoder(separators=(",", ":")).encode  # ASCII only: fits any locale, harms no terminal
 
@@ -238,6 +240,29 @@ def stderr_is_terminal() -> bool:
     return sys.stderr.isatty()
 
 
+def stand_in_for_standard_error() -> None:
+    """Where it was closed by whoever started us (``2>&-``), what goes there is dropped.
+
+    Nothing else may get its descriptor, and what is for it must not go to standard output, as print's would.
+    """
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - open to the end, as it is
+
+
+def need_output() -> None:
+    """Raises click.UsageError where standard output was closed by whoever started us (``>&-``).
+
+    Nothing was done then: what was done could not be told.
+    """
+    if sys.stdout is None:
+        raise click.UsageError("Standard output is closed; let it go to a file, or to /dev/null.")
+
+
+def unwritten_page(exc: OSError) -> Exception:
+    """What became of a page of --help: click prints it past Output, and other errors of this kind name their file."""
+    return _output_error(exc) if exc.filename is None and exc.errno in _NO_ROOM else exc
+
+
 def never_fail_to_encode() -> None:
     """What the terminal's encoding lacks is escaped."""
     for stream in (sys.stdout, sys.stderr):
@@ -247,6 +272,8 @@ def never_fail_to_encode() -> None:
 
 def flush_output() -> None:
     """Raises as :class:`Output` when what was written can't be delivered."""
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.flush()
     except OSError as exc:
@@ -256,6 +283,8 @@ def flush_output() -> None:
 
 def abandon_output() -> None:
     """Let what is in standard output's buffer go nowhere: the interpreter flushes at its end, and would complain."""
+    if sys.stdout is None:
+        return
     try:
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, sys.stdout.fileno())

@@ -1,11 +1,14 @@
 """The command group: what --help says, what completion gives, what is imported when."""
 
+import contextlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -90,6 +93,39 @@ def test_no_command_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) ->
     out, err = capsys.readouterr()
     assert out.startswith("Usage: replicad-cli")
     assert err == ""
+
+
+def run_by_shell(command: str) -> tuple[int, str, str]:
+    """How `replicad-cli COMMAND` ends, redirections and all: exit code, standard output, standard error."""
+    line = f"{shlex.join(RUN)} {command}"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("command", ["list", "--help", "keys generate n1"])
+def test_a_closed_standard_output_is_bad_usage_and_nothing_is_done(command: str, tmp_path: Path) -> None:
+    with contextlib.chdir(tmp_path):
+        code, _, err = run_by_shell(f"{command} >&-")
+    assert (code, err) == (
+        2,
+        "error: Standard output is closed; let it go to a file, or to /dev/null\ntry: replicad-cli --help\n",
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_closed_standard_error_gets_nothing_and_nobody_else_gets_it() -> None:
+    assert run_by_shell("--address 127.0.0.1:1 status 2>&-") == (7, "", "")
+    code, out, _ = run_by_shell("--version 2>&-")
+    assert (code, out) == (0, f"replicad-cli {replicad.__version__}\n")
+
+
+@pytest.mark.parametrize("command", ["--help", "--version", "keys --help", "post --help"])
+def test_a_page_of_help_ends_as_other_output_does_where_it_cannot_be_written(command: str) -> None:
+    assert run_by_shell(f"{command} >/dev/full")[::2] == (
+        11,
+        "error: standard output cannot be written: No space left on device\n",
+    )
+    assert run_by_shell(f"{command} | (exec <&-; sleep 0.5)") == (141, "", "")
 
 
 def modules_after(*arguments: str) -> set[str]:
