@@ -181,7 +181,7 @@ def post_failure(error: ServiceError, *, message_id: str) -> Failure:
         look = "" if error.offset is None else f"; what has it: replicad-cli list --from {error.offset} --limit 1"
         failure.remedy = f"post with another --id, or with none{look}"
     elif isinstance(error, TooLarge):
-        failure.remedy = "split the message, or raise limits.payload in every node's config"
+        failure.remedy = smaller("split the message", error.message)
     return failure
 
 
@@ -196,6 +196,11 @@ def interrupted_post(message_id: str) -> Failure:
         remedy=f"replicad-cli outcome {quoted}, or post the same message again with --id {quoted}",
         facts={"id": message_id},
     )
+
+
+def smaller(remedy: str, message: str) -> str:
+    """The remedy for a payload that is too large, as ``message`` says; beyond what no log takes no limit helps."""
+    return remedy if "no log takes" in message else f"{remedy}, or raise limits.payload in every node's config"
 
 
 def expected_failure(exc: BaseException) -> Failure | None:

@@ -22,7 +22,7 @@ from contextlib import ExitStack
 import click
 
 from replicad.cli.connect import make_client, run
-from replicad.cli.errors import INTERRUPTED, Failure, Interrupted, service_failure
+from replicad.cli.errors import INTERRUPTED, Failure, Interrupted, service_failure, smaller
 from replicad.cli.options import Session
 from replicad.cli.output import Output, posted_json, stderr_is_terminal
 from replicad.cli.readiness import told_once
@@ -183,20 +183,16 @@ class _Lines:
         """The failure, saying also how far the run got and how to resume it."""
         line = self.confirmed + 1
         told = f"line {line}: {failure.message}; {self._known()}"
-        remedy = failure.remedy
-        if self.confirmed or self._found_bad or failure.applied is not Applied.NO:
+        is_partial = bool(self.confirmed or self._found_bad or failure.applied is not Applied.NO)
+        if is_partial:
             told += "; later lines may be in the log too"
-            resume = f"run it again on the same input with --id {self._ids.first}"
-            remedy = f"{remedy}; then {resume}" if remedy else resume
-        if failure.name == IdConflict.name and failure.applied is Applied.NO:
-            remedy = "this is other input than was posted with that --id; leave --id out, or give the first input"
         return Failure(
             told,
             exit_code=failure.exit_code,
             name=failure.name,
             code=failure.code,
             applied=failure.applied,
-            remedy=remedy,
+            remedy=self._remedy(failure, is_partial=is_partial),
             facts=failure.facts
             | {
                 "id": self._ids.of(line)[0],
@@ -205,6 +201,23 @@ class _Lines:
                 "first_id": self._ids.first,
             },
         )
+
+    def _remedy(self, failure: Failure, *, is_partial: bool) -> str:
+        """``is_partial``: of the lines some may be in the log. What a line is refused for comes again as long as the
+        line does; and as ids count the lines, none may be left out."""
+        first, given = failure.remedy, f"--id {self._ids.first}"
+        if failure.applied is Applied.NO:
+            if failure.name == IdConflict.name:
+                return "this is other input than was posted with that --id; leave --id out, or give the first input"
+            if failure.name == TooLarge.name:
+                shorter = smaller("make that line shorter", failure.message)
+                return f"{shorter}; then run it again with {given}, no line left out"
+            if failure.name == BadRequest.name:
+                first = "correct that"
+        if not is_partial:
+            return first
+        resume = f"run it again on the same input with {given}"
+        return f"{first}; then {resume}" if first else resume
 
     def _known(self) -> str:
         if not self.confirmed:

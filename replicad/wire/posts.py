@@ -145,8 +145,8 @@ def _check(
     if max(sizes) > payload_bytes:
         index = next(i for i, size in enumerate(sizes) if size > payload_bytes)
         raise TooLarge(
-            f"message {index} has a payload of {sizes[index]} bytes, at most {payload_bytes} are taken; "
-            "split it, or raise limits.payload_bytes on every node"
+            f"{_at(index, count)}the payload has {sizes[index]} bytes, at most {payload_bytes} are taken; "
+            "split it, or raise limits.payload on every node"
         )
     size_bytes = sum(sizes)
     if headers:
@@ -174,7 +174,7 @@ def _check_ids(ids: Sequence[str]) -> None:
     for index, message_id in enumerate(ids):  # the reserved prefix may stand inside an id, where it does no harm
         fault = id_fault(message_id)
         if fault is not None:
-            raise BadRequest(f"message {index}: {fault}")
+            raise BadRequest(f"{_at(index, len(ids))}{fault}")
 
 
 def _check_headers(headers: Sequence[bytes]) -> None:
@@ -182,4 +182,10 @@ def _check_headers(headers: Sequence[bytes]) -> None:
         try:
             check_encoded_headers(each)
         except ValueError as exc:
-            raise BadRequest(f"message {headers.index(each)}: {exc}; see docs/formats.md") from exc
+            at = _at(headers.index(each), len(headers))
+            raise BadRequest(f"{at}{exc}; see docs/formats.md") from exc
+
+
+def _at(index: int, count: int) -> str:
+    """Which message of a frame is at fault, where it has more than one; who posts a single one knows of no frame."""
+    return f"message {index}: " if count > 1 else ""

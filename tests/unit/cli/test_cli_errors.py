@@ -5,6 +5,7 @@ import json
 import pytest
 
 from replicad.cli.errors import EXIT_CODES, expected_failure, plain, post_failure, unexpected_failure
+from replicad.cli.main import main
 from replicad.errors import (
     SERVICE_ERRORS,
     Applied,
@@ -23,6 +24,7 @@ from replicad.errors import (
     RateLimited,
     ReplicadError,
     ServiceError,
+    TooLarge,
     Unauthorized,
     Unavailable,
     WriteConcernTimeout,
@@ -94,6 +96,19 @@ def test_an_error_that_may_follow_on_a_lost_answer_says_how_to_learn_the_outcome
 def test_a_conflict_says_where_the_other_message_is() -> None:
     failure = post_failure(IdConflict("taken", offset=7), message_id="x")
     assert "replicad-cli list --from 7 --limit 1" in failure.as_text()
+
+
+def test_a_limit_is_to_be_raised_only_where_it_can_be() -> None:
+    raised = "split the message, or raise limits.payload in every node's config"
+    assert post_failure(TooLarge("the payload has 9 bytes, at most 8 are taken"), message_id="x").remedy == raised
+
+
+def test_a_payload_that_no_log_takes_is_to_be_split(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("replicad.client.aio.MAX_PAYLOAD_BYTES", 8)
+    assert main(["--address", "127.0.0.1:1", "post", "--output", "json", "123456789"]) == 2
+    assert json.loads(capsys.readouterr().err)["remedy"] == "split the message"
 
 
 def test_a_node_that_is_not_the_master_names_it() -> None:

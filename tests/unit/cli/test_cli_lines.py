@@ -14,6 +14,7 @@ import pytest
 from replicad.cli import lines as lines_module
 from replicad.cli.errors import Failure
 from replicad.cli.lines import LineIds, read_lines
+from replicad.cli.main import main
 from tests.support.waiting import eventually
 
 
@@ -104,6 +105,22 @@ async def test_a_line_that_no_log_takes_is_refused_before_it_fills_the_memory(
     (tmp_path / "file").write_bytes(b"good\n" + b"x" * (2 << 20))
     with (tmp_path / "file").open("rb") as file, pytest.raises(Failure, match="a line is longer than 1 MiB"):
         await all_lines(file.fileno())
+
+
+def test_a_line_that_no_log_takes_is_to_be_made_shorter_whatever_the_nodes_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(lines_module, "MAX_PAYLOAD_BYTES", 1 << 20)
+    (tmp_path / "file").write_bytes(b"x" * (2 << 20))
+    first_id = "01a207f3-5112-77b6-880f-0000000000fe"
+    with (tmp_path / "file").open() as file:
+        monkeypatch.setattr("sys.stdin", file)
+        assert main(["--address", "127.0.0.1:1", "post", "--lines", "--id", first_id]) == 2
+    assert capsys.readouterr().err == (
+        "error: line 1: a line is longer than 1 MiB, which no log takes; no line is confirmed (413 TOO_LARGE)\n"
+        "applied: no\n"
+        f"try: make that line shorter; then run it again with --id {first_id}, no line left out\n"
+    )
 
 
 def test_ids_count_up_from_the_first_lines() -> None:

@@ -60,7 +60,7 @@ def test_headers_that_are_all_empty_are_no_headers() -> None:
         (frame(["a", ""]), "message 1: id has 0 characters"),
         (frame(["a", "b" * 129]), "message 1: id has 129 characters"),
         (frame(["a", "b", "é"]), "message 2: id 'é' is not printable ASCII"),
-        (frame(["a\n"]), "message 0"),
+        (frame(["b", "a\n"]), "message 1: id 'a\\n'"),
         (frame(["a", "replicad:epoch:3"]), "message 1: id 'replicad:epoch:3'"),
         (frame(["a", "b"], None, [b"", LABELS[:-1]]), "message 1: headers are malformed"),
         (frame(["a", "b"], None, [LABELS + LABELS, b""]), "message 0: headers are not sorted"),
@@ -96,7 +96,19 @@ def test_a_payload_over_the_limit_is_refused_by_index_with_the_limit_named() -> 
     error = refusal(frame(["a", "b"], [b"x" * 100, b"x" * 101])).error
     assert isinstance(error, TooLarge)
     assert "message 1" in str(error)
-    assert "limits.payload_bytes" in str(error)
+    assert "limits.payload on every node" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (frame(["a"], [b"x" * 101]), "the payload has 101 bytes"),
+        (frame(["b" * 129]), "id has 129 characters"),
+        (frame(["a"], None, [LABELS[:-1]]), "headers are malformed"),
+    ],
+)
+def test_who_posts_one_message_is_told_no_number(data: bytes, told: str) -> None:
+    assert str(refusal(data).error).startswith(told)
 
 
 def test_a_frame_may_hold_its_limit_and_one_largest_payload_but_no_more() -> None:
