@@ -75,8 +75,9 @@ def post_lines(
     except Failure as failure:
         raise posting.failure(failure) from failure
     except Interrupted:
+        applied = Applied.UNKNOWN if posting.has_begun else Applied.NO
         raise posting.failure(
-            Failure("interrupted", exit_code=INTERRUPTED, name="INTERRUPTED", applied=Applied.UNKNOWN)
+            Failure("interrupted", exit_code=INTERRUPTED, name="INTERRUPTED", applied=applied)
         ) from None
     if not session.json:
         output.write(posting.summary(time.monotonic() - began))
@@ -112,6 +113,11 @@ class _Lines:
         self._first_offset = -1
         self._last_offset = -1
         self._found_bad = False  # line confirmed + 1 is known to be the bad one, not only to be near it
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a line was read, and may be in the log."""
+        return bool(self.confirmed or self._under_way)
 
     async def post(self, client: AsyncClient, descriptor: int) -> AsyncIterator[list[Posted]]:
         """Post all lines; yields the results as they come. Raises ServiceError; Failure for a line without an end."""

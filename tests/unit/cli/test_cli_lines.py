@@ -5,6 +5,7 @@ import fcntl
 import os
 import termios
 import uuid
+from collections.abc import Coroutine
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import click
 import pytest
 
 from replicad.cli import lines as lines_module
-from replicad.cli.errors import Failure
+from replicad.cli.errors import Failure, Interrupted
 from replicad.cli.lines import LineIds, read_lines
 from replicad.cli.main import main
 from tests.support.waiting import eventually
@@ -121,6 +122,20 @@ def test_a_line_that_no_log_takes_is_to_be_made_shorter_whatever_the_nodes_confi
         "applied: no\n"
         f"try: make that line shorter; then run it again with --id {first_id}, no line left out\n"
     )
+
+
+def test_ctrl_c_before_any_line_leaves_nothing_unknown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(work: Coroutine[object, object, None]) -> None:
+        work.close()
+        raise Interrupted
+
+    monkeypatch.setattr(lines_module, "run", run)
+    with Path(os.devnull).open() as nothing:
+        monkeypatch.setattr("sys.stdin", nothing)
+        assert main(["post", "--lines"]) == 130
+    assert capsys.readouterr().err == "error: line 1: interrupted; no line is confirmed\napplied: no\n"
 
 
 def test_ids_count_up_from_the_first_lines() -> None:
