@@ -186,6 +186,8 @@ def _locked(path: Path) -> Iterator[None]:
     lock = path.with_name(f".{path.name}.lock")
     try:
         descriptor = take_lock(lock)
+    except FileNotFoundError as exc:
+        raise OperatorError(f"{path}: its folder does not exist; make it: mkdir -p {path.parent}") from exc
     except OSError as exc:
         raise OperatorError(f"{path}: cannot be changed ({exc.strerror}: {lock}); do it as the file's owner") from exc
     try:

@@ -14,7 +14,7 @@ import pytest
 from replicad import tokensfile
 from replicad.access import Principal, Role, hash_of
 from replicad.configkeys import keys_of
-from replicad.errors import ConfigError
+from replicad.errors import ConfigError, OperatorError
 
 
 def principal(name: str, number: int = 0, **more: object) -> Principal:
@@ -120,6 +120,12 @@ def test_what_is_no_file_is_told_with_the_remedy(tmp_path: Path, what: str) -> N
         os.mkfifo(path)
     with pytest.raises(ConfigError):
         tokensfile.load(path)
+
+
+def test_a_missing_folder_is_told_with_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "tokens.yaml"
+    with pytest.raises(OperatorError, match=f"^{path}: its folder does not exist; make it: mkdir -p {path.parent}$"):
+        tokensfile.add(path, Principal("shop", frozenset({Role.WRITER}), hash=hash_of("x")))
 
 
 def test_two_who_change_it_at_once_lose_nothing(tmp_path: Path) -> None:
