@@ -92,12 +92,13 @@ def _set_file(ctx: click.Context, parameter: click.Parameter, value: str | None)
         setattr(ctx.ensure_object(Session), str(parameter.name), value)
 
 
-def tls_options(function: _Function) -> _Function:
-    """Adds --ca, --certificate and --key, which every command has that speaks to nodes."""
+def tls_options(function: _Function, *, otherwise: str = "no TLS") -> _Function:
+    """Adds --ca, --certificate and --key, which every command has that speaks to nodes; ``otherwise`` is what serves
+    as CA where none is given."""
     for name, help_text in (
         ("key", "Its private key.  [default: REPLICAD_KEY]"),
         ("certificate", "Our certificate, for nodes' mutual addresses.  [default: REPLICAD_CERTIFICATE]"),
-        ("ca", "TLS, to nodes of these CAs.  [default: REPLICAD_CA, else no TLS]"),
+        ("ca", f"TLS, to nodes of these CAs.  [default: REPLICAD_CA, else {otherwise}]"),
     ):
         function = click.option(
             f"--{name}",
@@ -112,8 +113,18 @@ def tls_options(function: _Function) -> _Function:
 
 def common_options(function: _Function) -> _Function:
     """Adds all of these."""
-    text = "A node of the cluster; more than one may be given.  [default: REPLICAD_ADDRESS, else 127.0.0.1:50052]"
-    return address_option(text)(tls_options(output_option(function)))
+    return _node_options("127.0.0.1:50052", ca="no TLS")(function)
+
+
+def common_options_with_config(function: _Function) -> _Function:
+    """The same, where a node's config knows the others."""
+    return _node_options("the config's nodes", ca="the config's CA")(function)
+
+
+def _node_options(nodes: str, *, ca: str) -> Callable[[_Function], _Function]:
+    """``nodes`` and ``ca`` are the defaults where neither the command line nor the environment has any."""
+    text = f"A node of the cluster; more than one may be given.  [default: REPLICAD_ADDRESS, else {nodes}]"
+    return lambda function: address_option(text)(tls_options(output_option(function), otherwise=ca))
 
 
 def wants_json(arguments: Sequence[str]) -> bool:

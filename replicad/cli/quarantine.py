@@ -18,7 +18,7 @@ from replicad.cli.listing import KEY_FILE_HELP
 from replicad.cli.options import (
     Session,
     WriteConcern,
-    common_options,
+    common_options_with_config,
     config_option,
     epilog,
     key_file_option,
@@ -176,7 +176,7 @@ Examples:
     show_default=True,
     help="How many nodes must have each on disk.",
 )
-@common_options
+@common_options_with_config
 @click.pass_obj
 def resubmit(session: Session, *, entry: str, config_file: Path, write_concern: str) -> None:
     """Post an entry's messages again, under the ids and with the headers that they had.

@@ -63,6 +63,15 @@ def test_every_command_has_examples_and_the_options_that_all_have(
     assert ("--address HOST:PORT" in text) is not offline
 
 
+def test_resubmit_says_where_its_own_defaults_are_from(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(help_of("quarantine resubmit", capsys).split())
+    assert "[default: REPLICAD_ADDRESS, else the config's nodes]" in text
+    assert "[default: REPLICAD_CA, else the config's CA]" in text
+    text = " ".join(help_of("list", capsys).split())
+    assert "[default: REPLICAD_ADDRESS, else 127.0.0.1:50052]" in text
+    assert "[default: REPLICAD_CA, else no TLS]" in text
+
+
 @pytest.mark.parametrize("name", LEAVES)
 def test_every_option_has_a_help_text(name: str) -> None:
     for parameter in ALL[name].params:
