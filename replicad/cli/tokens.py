@@ -58,7 +58,7 @@ def command() -> None:
     "create",
     epilog=epilog(
         """\
-Json: name, token, roles, expires.""",
+Json: name, token, roles, by, source, expires, rate, rate_bytes.""",
         """\
 Examples:
   replicad-cli tokens create shop --role writer --file /etc/replicad/tokens.yaml
