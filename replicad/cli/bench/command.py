@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,6 +19,13 @@ from replicad.cli.options import Duration, Offset, Session, Size, address_option
 
 DEFAULT_DIR = Path("/var/tmp")  # noqa: S108 - /tmp is memory on many machines; our folder there is for us alone
 KIB = 1 << 10
+
+
+class _Workload(click.Choice):  # type: ignore[type-arg,unused-ignore]  # generic in newer releases only
+    """W1, or w1. A choice without case of click's would tell of all in lower case."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(str(value).upper(), param, ctx)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +65,7 @@ Examples:
 @click.option(
     "--workload",
     "names",
-    type=click.Choice(tuple(TITLES), case_sensitive=False),
+    type=_Workload(tuple(TITLES)),
     multiple=True,
     metavar="W1|W2|W3|W4|W5",
     help="Only this; more than one may be given.  [default: all]",

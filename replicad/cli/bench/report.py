@@ -35,6 +35,7 @@ class Report:
         self._output = Output(session)
         self._filesystem = ""
         self._begun = False
+        self._left_out: set[str] = set()
 
     def begin(self, filesystem: str) -> None:
         """A cluster is there; its data are on ``filesystem`` ("": not known to us)."""
@@ -59,8 +60,10 @@ class Report:
             yield
 
     def skipped(self, name: str) -> None:
-        """A workload that can't be had here."""
-        self._note(f"{name} is left out: it stops a node, which it does only to its own cluster")
+        """A workload that can't be had here; told once, for all sizes."""
+        if name not in self._left_out:
+            self._left_out.add(name)
+            self._note(f"{name} is left out: it stops a node, which it does only to its own cluster")
 
     def result(self, name: str, size_bytes: int, measured: Measured, rss_mib: Mapping[str, float]) -> None:
         """A workload is done."""

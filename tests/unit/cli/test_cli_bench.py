@@ -9,6 +9,7 @@ import pytest
 from replicad.cli.bench.report import Report
 from replicad.cli.bench.rig import filesystem_of, is_in_memory
 from replicad.cli.bench.workloads import Measured
+from replicad.cli.main import main
 from replicad.cli.options import Session
 
 
@@ -42,6 +43,11 @@ def test_a_table_row_is_printed_for_each_workload(capsys: pytest.CaptureFixture[
         "W1 one at a time    100B          500      1.00      3.00      0.05      0.00  57 55\n"
         "W4 read all         1KiB       400000         -         -    409.60      0.50  60\n"
     )
+
+
+def test_a_workload_is_told_to_be_left_out_once_for_all_sizes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--workload", "w5", "--address", "127.0.0.1:1"]) == 0
+    assert capsys.readouterr().err.count("W5 is left out") == 1
 
 
 def test_json_is_an_object_for_each_workload(capsys: pytest.CaptureFixture[str]) -> None:

@@ -146,7 +146,7 @@ def test_a_usage_error_is_one_object_wherever_json_is_asked_for(
         (["verify", "--config", "f", "--cluster", "c"], "leave out --key and --cluster"),
         (["keys", "show", "some/file"], "Whose key is some/file?"),
         (["completion", "tcsh"], "'tcsh' is not one of"),
-        (["bench", "--workload", "W9"], "'W9' is not one of"),
+        (["bench", "--workload", "W9"], "'W9' is not one of 'W1', 'W2', 'W3', 'W4', 'W5'"),
     ],
 )
 def test_bad_usage_is_told_in_words_with_exit_code_2(
