@@ -12,7 +12,7 @@ import click
 
 from replicad import fernetkeys, keys
 from replicad.cli import rotate
-from replicad.cli.options import Session, epilog, output_option
+from replicad.cli.options import Group, Session, epilog, output_option
 from replicad.cli.output import Output
 from replicad.configvalues import is_name
 from replicad.errors import KeyFileError
@@ -20,7 +20,7 @@ from replicad.errors import KeyFileError
 SUFFIX = ".key"
 
 
-@click.group("keys", no_args_is_help=False)
+@click.group("keys", cls=Group, no_args_is_help=False)
 @output_option
 def command() -> None:
     """Make, show and replace keys: those that nodes sign with, and those that clients encrypt with."""

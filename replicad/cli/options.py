@@ -146,6 +146,20 @@ def epilog(*paragraphs: str) -> str:
     return "\n\n".join(f"\b\n{paragraph}" for paragraph in paragraphs)
 
 
+class Group(click.Group):
+    """A group whose help has the first sentence of each command whole; click's own cuts it at 45 characters or so."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, _first_sentence(self.commands[name].help or "")) for name in self.list_commands(ctx)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def _first_sentence(text: str) -> str:
+    paragraph = " ".join(text.split("\n\n", maxsplit=1)[0].split())
+    return re.split(r"(?<=\.) (?=[A-Z])", paragraph)[0]
+
+
 class Duration(_Kind):
     """``5s``, ``500ms``, ``2m``, ``1h``, or a number of seconds; gives seconds."""
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from replicad import certificates, pki
-from replicad.cli.options import Offset, Session, epilog, output_option
+from replicad.cli.options import Group, Offset, Session, epilog, output_option
 from replicad.cli.output import Output, columns_text
 from replicad.errors import OperatorError
 from replicad.pki import Authority, Entry
@@ -54,7 +54,7 @@ def _days(ctx: click.Context, parameter: click.Parameter, value: int) -> int:
 _force_option = click.option("--force", is_flag=True, help="Replace what is there.")
 
 
-@click.group("pki", no_args_is_help=False)
+@click.group("pki", cls=Group, no_args_is_help=False)
 @output_option
 def command() -> None:
     """Make a CA and certificates for nodes and clients.
@@ -85,7 +85,7 @@ def init(session: Session, folder: Path, name: str, days: int) -> None:
     _show(Output(session), authority.entries()[:1], made=made)
 
 
-@command.group("issue", no_args_is_help=False)
+@command.group("issue", cls=Group, no_args_is_help=False)
 @output_option
 def issue() -> None:
     """Issue a certificate with a new key: DIR/NAME.crt and DIR/NAME.key."""

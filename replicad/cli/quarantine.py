@@ -16,6 +16,7 @@ from replicad import configfile
 from replicad.cli.errors import Failure
 from replicad.cli.listing import KEY_FILE_HELP
 from replicad.cli.options import (
+    Group,
     Session,
     WriteConcern,
     common_options_with_config,
@@ -38,7 +39,7 @@ COLUMNS = ("ENTRY", "STATE", "OFFSETS", "RECORDS", "EPOCH", "PUT ASIDE", "WHY")
 _config_option = config_option("The config of the node on this host whose quarantine it is.")
 
 
-@click.group("quarantine", no_args_is_help=False)
+@click.group("quarantine", cls=Group, no_args_is_help=False)
 @output_option
 def command() -> None:
     """Look after what a node took off the end of its log.

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from replicad.cli.options import Session, config_option, epilog, output_option, timeout_option
+from replicad.cli.options import Group, Session, config_option, epilog, output_option, timeout_option
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _FIELDS = """\
@@ -46,7 +46,7 @@ def _options(function: _Function) -> _Function:
     return output_option(config(key(timeout(function))))
 
 
-@click.group("rotate", no_args_is_help=False)
+@click.group("rotate", cls=Group, no_args_is_help=False)
 @output_option
 def command() -> None:
     """Replace a node's signing key while the cluster works: prepare, activate, retire.

@@ -12,7 +12,7 @@ import click
 from replicad import tokensfile
 from replicad.access import RESERVED_NAMES, Principal, Role, Roles, hash_of, new_token, time_text
 from replicad.cli.errors import Failure
-from replicad.cli.options import Session, Size, epilog, output_option
+from replicad.cli.options import Group, Session, Size, epilog, output_option
 from replicad.cli.output import Output, columns_text
 from replicad.configvalues import is_name
 from replicad.errors import ExitCode
@@ -48,7 +48,7 @@ file_option = click.option(
 )
 
 
-@click.group("tokens", no_args_is_help=False)
+@click.group("tokens", cls=Group, no_args_is_help=False)
 @output_option
 def command() -> None:
     """Make, list and withdraw tokens. The file holds their hashes alone."""

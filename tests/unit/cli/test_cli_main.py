@@ -63,6 +63,16 @@ def test_every_command_has_examples_and_the_options_that_all_have(
     assert ("--address HOST:PORT" in text) is not offline
 
 
+@pytest.mark.parametrize("name", sorted(set(ALL) - set(LEAVES)))
+def test_the_help_of_a_group_has_whole_sentences_of_its_commands(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    listed = " ".join(help_of(name, capsys).partition("Commands:\n")[2].split())
+    command = ALL[name]
+    assert isinstance(command, click.Group)
+    for inner, each in command.commands.items():
+        [row] = re.findall(rf"(?:^|(?<=\. )){inner} (.*?\.)(?= [a-z-]+ [A-Z]|$)", listed)
+        assert " ".join((each.help or "").split()).startswith(row)
+
+
 def test_resubmit_says_where_its_own_defaults_are_from(capsys: pytest.CaptureFixture[str]) -> None:
     text = " ".join(help_of("quarantine resubmit", capsys).split())
     assert "[default: REPLICAD_ADDRESS, else the config's nodes]" in text
