@@ -28,7 +28,7 @@ ANSIBLE_READY := $(ANSIBLE_VENV)/.ready
 .PHONY: help run faults fuzz audit test check format format-check lint types proto man check-proto test-debian deb test-package molecule test-molecule lint-ansible bench sim lock clean
 
 help:  ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Made again whenever a requirement changes; the stamp comes last, so an interrupted set-up is not taken for done.
 $(READY): requirements-dev.txt pyproject.toml scripts/make_venv.sh

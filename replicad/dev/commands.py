@@ -29,11 +29,14 @@ MAX_PORT = 65535
 LOOK_AGAIN_S = 1.0  # a node that another terminal started has no other way to make itself known to us
 
 _DESCRIPTION = """\
-Run a cluster on this machine: node-1 (the master), node-2, ... on consecutive ports of 127.0.0.1.
+Run a cluster on this machine: node-1 (the master), node-2, ... on consecutive
+ports of 127.0.0.1.
 
-On the first run it makes keys, certificates, configs and a token in DIR; on every later one it goes on with what is
-there. Source DIR/env to use replicad-cli. Each node's pid is in DIR/NODE/pid, its log in DIR/NODE/log. A node that is
-killed stays dead until `replicad dev start NODE`. Ctrl-C or SIGTERM stops all nodes."""
+On the first run it makes keys, certificates, configs and a token in DIR; on
+every later one it goes on with what is there. Source DIR/env to use
+replicad-cli. Each node's pid is in DIR/NODE/pid, its log in DIR/NODE/log. A
+node that is killed stays dead until `replicad dev start NODE`. Ctrl-C or
+SIGTERM stops all nodes."""
 _START_DESCRIPTION = """\
 Start one node of a cluster that `replicad dev` made, and return when it is ready. It runs on by itself; a
 `replicad dev` that is up in the same DIR stops it with the others."""

@@ -11,7 +11,7 @@ from typing import IO
 
 import pytest
 
-from replicad.dev import DevCluster
+from replicad.dev import DevCluster, main
 from tests.support.ports import free_ports
 
 STAND_IN = [sys.executable, str(Path(__file__).with_name("stand_in_node.py"))]
@@ -222,3 +222,13 @@ def test_start_without_a_cluster_says_how_to_make_one(dev: Callable[..., Dev]) -
     output, _ = process.communicate()
     assert process.returncode == 3
     assert "holds no cluster; make one: replicad dev --dir" in output
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["start", "--help"]])
+def test_help_fits_a_terminal_of_80_columns(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert max(map(len, capsys.readouterr().out.splitlines())) < 80
