@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from cryptography import x509
 from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, padding, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from replicad.errors import ConfigError
@@ -32,6 +34,12 @@ CHAIN_MAX = 8  # certificates from a node's own to its CA; two are usual, three 
 DAY_S = 86_400
 
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
+
+# Bundles of public CAs have certificates with flaws of which cryptography warns. Who gives one can't mend it.
+warnings.filterwarnings(
+    "ignore", "(Parsed|The parsed) ", CryptographyDeprecationWarning, module=__name__.replace(".", r"\.")
+)
+
 _BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
 
 

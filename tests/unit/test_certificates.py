@@ -19,6 +19,7 @@ from replicad import certificates
 from replicad.certificates import Files
 from replicad.errors import ConfigError
 from tests.support.certificates import Shown, client_of, files_of, new_ca, node_of, now
+from tests.support.commandline import CommandLine
 
 NOW = datetime.now(UTC)
 
@@ -278,6 +279,17 @@ def ca_certificate(
     )
     digest = None if isinstance(signing_key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
     return builder.sign(signing_key, digest)  # type: ignore[arg-type]
+
+
+def test_a_flaw_of_a_public_ca_adds_no_word_to_what_a_program_says(tmp_path: Path) -> None:
+    """Some have no positive serial number, of which cryptography warns. In a process: pytest minds warnings itself."""
+    der = bytearray(new_ca(tmp_path / "pki").bundle[0].public_bytes(Encoding.DER))
+    version_and_integer = b"\xa0\x03\x02\x01\x02\x02"
+    der[der.index(version_and_integer) + len(version_and_integer) + 1] = 0x80  # behind the length: now it is negative
+    bundle = tmp_path / "ca.crt"
+    bundle.write_text(ssl.DER_cert_to_PEM_cert(bytes(der)))
+    cli = CommandLine({"REPLICAD_CA": str(bundle)})
+    assert cli.fails(7, "post", "x", "--timeout", "100ms", "--address", "127.0.0.1:1")["name"] == "UNAVAILABLE"
 
 
 def test_files_of_finds_what_was_issued(shown: Shown) -> None:
