@@ -217,12 +217,17 @@ def expected_failure(exc: BaseException) -> Failure | None:
             failure = Failure(str(exc), exit_code=exc.exit_code)
         case click.UsageError():
             help_page = f"{exc.ctx.command_path if exc.ctx else 'replicad-cli'} --help"
-            failure = Failure(exc.format_message().rstrip("."), exit_code=Exit.USAGE, remedy=help_page)
+            failure = Failure(_on_one_line(exc).rstrip("."), exit_code=Exit.USAGE, remedy=help_page)
         case click.ClickException():
-            failure = Failure(exc.format_message(), exit_code=Exit.USAGE)
+            failure = Failure(_on_one_line(exc), exit_code=Exit.USAGE)
         case OSError():
             failure = Failure(str(exc), exit_code=Exit.FAILED)
     return failure
+
+
+def _on_one_line(exc: click.ClickException) -> str:
+    """Click has a line for each choice where none was made."""
+    return re.sub(r"\s*\n\s*", " ", exc.format_message())
 
 
 def plain(message: str) -> str:

@@ -145,6 +145,7 @@ def test_a_usage_error_is_one_object_wherever_json_is_asked_for(
         (["verify", "data", "--cluster", "c"], "Proven by whose keys?"),
         (["verify", "--config", "f", "--cluster", "c"], "leave out --key and --cluster"),
         (["keys", "show", "some/file"], "Whose key is some/file?"),
+        (["tokens", "create", "x", "--file", "f"], "Choose from: reader, writer, admin, node\n"),
         (["completion", "tcsh"], "'tcsh' is not one of"),
         (["bench", "--workload", "W9"], "'W9' is not one of 'W1', 'W2', 'W3', 'W4', 'W5'"),
     ],
