@@ -214,6 +214,9 @@ def renew(
     with Authority.changing(folder) as authority:
         renewed = _renewed(authority, names, within=within, days=days or pki.LEAF_DAYS, keep_key=keep_key)
     _show(Output(session), renewed)
+    if not (renewed or session.json):
+        which = "there is no certificate of a node or client" if within is None else f"none ends within {within} days"
+        click.echo(f"nothing is to be renewed: {which}", err=True)
 
 
 def _renewed(

@@ -71,6 +71,7 @@ def test_only_what_ends_soon_is_renewed_when_asked(capsys: pytest.CaptureFixture
     run(capsys, "issue", "client", "late", "--days", "100")
     assert [each["name"] for each in objects(capsys, "renew", "--within", "30")] == ["soon"]
     assert objects(capsys, "renew", "--within", "30") == []
+    assert run(capsys, "renew", "--within", "30") == ("", "nothing is to be renewed: none ends within 30 days\n")
     assert [each["name"] for each in objects(capsys, "renew", "late")] == ["late"]
 
 
