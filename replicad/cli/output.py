@@ -165,7 +165,12 @@ def posted_json(results: Iterable[Posted]) -> str:
 
 
 def nodes_text(count: int) -> str:
-    return "1 node" if count == 1 else f"{count} nodes"
+    return count_text(count, "node")
+
+
+def count_text(count: int, what: str) -> str:
+    """So many of what is named in the singular."""
+    return f"1 {what}" if count == 1 else f"{count} {what}s"
 
 
 @lru_cache(maxsize=16)  # the records of a batch have one time

@@ -25,7 +25,7 @@ from replicad.cli.options import (
     key_file_option,
     output_option,
 )
-from replicad.cli.output import Output, columns_text, record_json, time_text
+from replicad.cli.output import Output, columns_text, count_text, record_json, time_text
 from replicad.config import Config
 from replicad.errors import ExitCode
 
@@ -148,7 +148,9 @@ def export(session: Session, *, entry: str, out: Path, config_file: Path) -> Non
             remedy="name a file that is not there, in a folder that you may write to",
         ) from exc
     output = Output(session)
-    output.show(f"{out}: {len(lines)} messages", {"file": str(out), "entry": entry, "records": len(lines)})
+    output.show(
+        f"{out}: {count_text(len(lines), 'message')}", {"file": str(out), "entry": entry, "records": len(lines)}
+    )
 
 
 @command.command(

@@ -10,7 +10,7 @@ import click
 
 from replicad import configfile, eventloop
 from replicad.cli.options import Session, config_option, epilog, output_option
-from replicad.cli.output import Output, stderr_is_terminal
+from replicad.cli.output import Output, count_text, stderr_is_terminal
 from replicad.nodekeys import keyring_of
 
 
@@ -57,8 +57,8 @@ def command(session: Session, *, config_file: Path) -> None:
             stack.enter_context(spinner(f"rebuilding {config.data_dir} ..."))
         made = eventloop.run(rebuild(config, keyring=keyring_of(config), fetch=fetching.batches, end=fetching.end))
     output.show(
-        f"{config.data_dir}: node {made.node} has {made.size} records, {made.own} of its own and {made.fetched} from "
-        f"other nodes, root {made.root.hex()}",
+        f"{config.data_dir}: node {made.node} has {count_text(made.size, 'record')}, {made.own} of its own "
+        f"and {made.fetched} from other nodes, root {made.root.hex()}",
         {
             "data_dir": str(config.data_dir),
             "node": made.node,

@@ -11,7 +11,7 @@ import click
 from replicad import configfile
 from replicad.cli.errors import Failure
 from replicad.cli.options import Session, config_option, epilog, output_option
-from replicad.cli.output import Output, stderr_is_terminal
+from replicad.cli.output import Output, count_text, stderr_is_terminal
 from replicad.errors import ExitCode
 from replicad.nodekeys import keyring_of
 
@@ -75,8 +75,8 @@ def command(session: Session, *, backup: Path, config_file: Path, yes: bool) -> 
             facts={"offset": report.fault.offset},
         )
     output.show(
-        f"{data_dir}: node {config.node} of cluster {report.cluster} now has {report.records} records, "
-        f"epoch {report.last_epoch}, root {report.root.hex()}",
+        f"{data_dir}: node {config.node} of cluster {report.cluster} now has "
+        f"{count_text(report.records, 'record')}, epoch {report.last_epoch}, root {report.root.hex()}",
         {
             "data_dir": str(data_dir),
             "cluster": report.cluster,

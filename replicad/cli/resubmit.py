@@ -14,7 +14,7 @@ from itertools import islice
 from replicad.cli.connect import make_client, run
 from replicad.cli.errors import Failure, service_failure
 from replicad.cli.options import Session
-from replicad.cli.output import Output
+from replicad.cli.output import Output, count_text
 from replicad.cli.rotationview import address_for
 from replicad.client import Record
 from replicad.client.settings import ADDRESS_VARIABLE, CA_VARIABLE
@@ -66,11 +66,12 @@ def post_again(session: Session, config: Config, records: Iterable[Record], *, w
         raise failure from error
     if not session.json:
         output.write(f"{_sum(results)}\n")
-    if results["conflict"]:
+    if count := results["conflict"]:
+        stand = "stands" if count == 1 else "stand"
         raise Failure(
-            f"{results['conflict']} ids stand in the log with other content; all else was posted",
+            f"{count_text(count, 'id')} {stand} in the log with other content; all else was posted",
             exit_code=ExitCode.CONFLICT,
-            remedy="post those under other ids: `quarantine export` has them",
+            remedy="what is in conflict is to be posted under another id: `quarantine export` has it",
         )
 
 

@@ -11,7 +11,7 @@ import click
 from replicad import configfile
 from replicad.cli.errors import Failure
 from replicad.cli.options import Session, epilog, output_option
-from replicad.cli.output import Output, stderr_is_terminal
+from replicad.cli.output import Output, count_text, stderr_is_terminal
 from replicad.configvalues import Bad, Offset
 from replicad.core.keyring import Keyring, NodeKey
 from replicad.errors import ExitCode, KeyFileError
@@ -124,7 +124,8 @@ def _keyring(key_lines: tuple[str, ...]) -> Keyring:
 
 def _text(report: Report, seconds: float) -> str:
     proven = (
-        f"{report.records} records in {report.batches} batches, epoch {report.last_epoch}, root {report.root.hex()}"
+        f"{count_text(report.records, 'record')} in {report.batches} batch{'' if report.batches == 1 else 'es'}, "
+        f"epoch {report.last_epoch}, root {report.root.hex()}"
         f"  ({seconds:.1f} s)"
     )
     who = f"node {report.node} of cluster {report.cluster}"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from replicad.cli import output as output_module
 from replicad.cli.errors import Failure
 from replicad.cli.options import Session
-from replicad.cli.output import Output, OutputClosed, columns_text, escape_payload, size_text, time_text
+from replicad.cli.output import Output, OutputClosed, columns_text, count_text, escape_payload, size_text, time_text
 from replicad.client import Posted, Record
 
 TIME_MS = 1_700_000_000_123
@@ -160,6 +160,10 @@ def test_posted_messages_are_an_object_each() -> None:
         {"code": 200, "name": "OK", "id": "x", "offset": 12, "duplicate": False, "nodes": 2},
         {"code": 409, "name": "DUPLICATE_RECEIVED", "id": "y", "offset": 3, "duplicate": True, "nodes": 3},
     ]
+
+
+def test_what_is_counted_is_in_the_singular_where_it_is_one() -> None:
+    assert [count_text(count, "record") for count in (0, 1, 2)] == ["0 records", "1 record", "2 records"]
 
 
 def test_columns_are_aligned_and_no_cell_is_empty() -> None:
