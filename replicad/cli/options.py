@@ -195,14 +195,16 @@ class Offset(_Kind):
 
     name = "number"
 
-    def __init__(self, what: str = "an offset", *, at_least: int = 0) -> None:
+    def __init__(self, what: str = "an offset", *, at_least: int = 0, at_most: int = _MAX_NUMBER) -> None:
         self._what = what
         self._at_least = at_least
+        self._at_most = at_most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         text = str(value)
-        if not (text.isascii() and text.isdigit() and len(text) <= 19 and self._at_least <= int(text) <= _MAX_NUMBER):
-            self.fail(f"{value!r} is not {self._what}; write a number, {self._at_least} or more", param, ctx)
+        lowest, highest = self._at_least, self._at_most
+        if not (text.isascii() and text.isdigit() and len(text) <= 19 and lowest <= int(text) <= highest):
+            self.fail(f"{value!r} is not {self._what}; write a number from {lowest} to {highest}", param, ctx)
         return int(text)
 
 

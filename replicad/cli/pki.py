@@ -18,6 +18,7 @@ from replicad.pki import Authority, Entry
 DEFAULT_DIR = Path("pki")
 
 _TITLES = ("NAME", "KIND", "SUBJECT", "NAMES", "USE", "ENDS", "ISSUED BY", "FILE")
+_DAYS = Offset("a number of days", at_least=1, at_most=pki.MAX_DAYS)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -36,19 +37,12 @@ def _dir_option(function: _Function) -> _Function:
 def _days_option(default: int) -> Callable[[_Function], _Function]:
     return click.option(
         "--days",
-        type=Offset("a number of days", at_least=1),
+        type=_DAYS,
         default=default,
         show_default=True,
         metavar="N",
-        callback=_days,
         help=f"How long it is valid, {pki.MAX_DAYS} at the most; never longer than its CA.",
     )
-
-
-def _days(ctx: click.Context, parameter: click.Parameter, value: int) -> int:
-    if value > pki.MAX_DAYS:
-        raise click.BadParameter(f"{value} is above {pki.MAX_DAYS}", ctx=ctx, param=parameter)
-    return value
 
 
 _force_option = click.option("--force", is_flag=True, help="Replace what is there.")
@@ -175,7 +169,7 @@ A new CA, with no stop; wait after each step until all nodes have it:
 @click.option("--drop-old", is_flag=True, help="With the name ca: leave only the newest CA in ca.crt.")
 @click.option(
     "--days",
-    type=Offset("a number of days", at_least=1),
+    type=_DAYS,
     metavar="N",
     help=f"How long they are valid.  [default: {pki.LEAF_DAYS}; a CA: {pki.CA_DAYS}]",
 )
@@ -197,8 +191,6 @@ def renew(
 
     The name ca stands for the CA itself: a new one is made beside the old, and issues from then on.
     """
-    if days is not None and days > pki.MAX_DAYS:
-        raise click.UsageError(f"--days {days} is above {pki.MAX_DAYS}.")
     if pki.CA in names:
         if len(names) > 1 or within is not None:
             raise click.UsageError("The name ca stands alone: its steps are for all nodes to follow one by one.")

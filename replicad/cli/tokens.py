@@ -18,6 +18,7 @@ from replicad.configvalues import is_name
 from replicad.errors import ExitCode
 
 DAY_S = 86_400
+MAX_DAYS = 36_500  # as a certificate's; whoever means longer means for ever, and leaves it out
 _LIFETIME = re.compile(r"([1-9][0-9]{0,5})(m|h|d)")
 _SECONDS = {"m": 60, "h": 3600, "d": DAY_S}
 _TAKES_EFFECT = (
@@ -33,8 +34,8 @@ class Lifetime(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         match = _LIFETIME.fullmatch(str(value))
         seconds = int(match[1]) * _SECONDS[match[2]] if match else 0
-        if not 0 < seconds <= 36_500 * DAY_S:
-            self.fail(f"{value!r} is not a lifetime; write 90d, 12h or 30m", param, ctx)
+        if not 0 < seconds <= MAX_DAYS * DAY_S:
+            self.fail(f"{value!r} is not a lifetime; write 90d, 12h or 30m, {MAX_DAYS}d at the most", param, ctx)
         return seconds
 
 

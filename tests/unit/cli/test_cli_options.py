@@ -129,6 +129,8 @@ def test_a_usage_error_is_one_object_wherever_json_is_asked_for(
         (["frobnicate"], "No such command"),
         (["list", "--frobnicate"], "No such option"),
         (["list", "extra"], "unexpected extra argument"),
+        (["list", "--from", "9" * 23], "is not an offset; write a number from 0 to 9223372036854775807"),
+        (["tokens", "create", "x", "--expires", "99999999d"], "write 90d, 12h or 30m, 36500d at the most"),
         (["list", "--level", "dirty"], "'dirty' is not one of"),
         (["tail", "--level", "linearizable"], "'linearizable' is not one of"),
         (["tail", "--from", "start"], "'start' is not an offset"),
