@@ -33,7 +33,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from replicad import certificates
 from replicad.configvalues import is_name
-from replicad.errors import OperatorError
+from replicad.errors import ExitCode, OperatorError
 from replicad.files import replace_whole, take_lock
 
 CA_DAYS = 3650  # changing a CA takes hands on every node, so seldom; its key should be offline meanwhile
@@ -71,6 +71,12 @@ class Entry:
     @property
     def expires_s(self) -> float:
         return certificates.not_after_s(self.certificate)
+
+
+class BadName(OperatorError):
+    """A name or host that no certificate is made for: who asked for it is to ask for another."""
+
+    exit_code = ExitCode.USAGE
 
 
 class Authority:
@@ -305,12 +311,12 @@ def _common_name(certificate: x509.Certificate) -> str:
 
 def _check_ca_name(name: str) -> None:
     if not (1 <= len(name) <= CA_NAME_CHARS and name.isascii() and name.isprintable() and name.strip() == name):
-        raise OperatorError(f"{name!a} is no name for a CA: 1 to {CA_NAME_CHARS} printable ASCII characters")
+        raise BadName(f"{name!a} is no name for a CA: 1 to {CA_NAME_CHARS} printable ASCII characters")
 
 
 def _check_leaf_name(name: str) -> None:
     if not is_name(name) or name == CA:
-        raise OperatorError(
+        raise BadName(
             f"{name!a} is no name for a node or client; use 1 to 64 of a-z 0-9 . _ -, a letter or digit first, not 'ca'"
         )
 
@@ -321,7 +327,7 @@ def _general_name(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(bare))
     except ValueError:
         if _HOST.fullmatch(host) is None:
-            raise OperatorError(f"{host!a} is neither a host name nor an IP address; leave out port and path") from None
+            raise BadName(f"{host!a} is neither a host name nor an IP address; leave out port and path") from None
         return x509.DNSName(host.lower())
 
 

@@ -15,7 +15,6 @@ from replicad.cli import rotate
 from replicad.cli.options import Group, Session, epilog, output_option
 from replicad.cli.output import Output
 from replicad.configvalues import is_name
-from replicad.errors import KeyFileError
 
 SUFFIX = ".key"
 
@@ -55,6 +54,8 @@ def generate(session: Session, node: str, path: Path | None) -> None:
 
     The public line goes into the config of every node; the file is for the node's own eyes alone.
     """
+    if not is_name(node):
+        raise click.UsageError(f"{node!r} is no node name: 1 to 64 of a-z 0-9 . _ -, a letter or digit first.")
     key_file = path if path is not None else Path(f"{node}{SUFFIX}")
     public_key = keys.generate(node, key_file)
     Output(session).show(public_key, {"node": node, "key_file": str(key_file), "public_key": public_key})
@@ -96,7 +97,7 @@ def show(session: Session, file_or_node: str, node: str | None) -> None:
             raise click.UsageError(f"Whose key is {key_file}? Give --node NAME.")
         node = key_file.stem
     if not is_name(node):
-        raise KeyFileError(f"{node!r} is no node name; give --node NAME")
+        raise click.UsageError(f"{node!r} is no node name; give --node NAME.")
     public_key = keys.load_signer(key_file, node).verifier.line
     Output(session).show(public_key, {"node": node, "key_file": str(key_file), "public_key": public_key})
 

@@ -112,13 +112,16 @@ def _keyring(key_lines: tuple[str, ...]) -> Keyring:
         try:
             verifier = parse_vkey(line)
         except KeyFileError as exc:
-            raise KeyFileError(f"--key number {number}: {exc}; `replicad-cli keys show` prints a good one") from exc
+            text = f"--key number {number}: {exc}; `replicad-cli keys show` prints a good one"
+            raise click.UsageError(text) from exc
         limit = Offset("").read(int(until) if until.isascii() and until.isdigit() else until) if at else None
         if isinstance(limit, Bad):
-            raise KeyFileError(f"--key number {number}: what stands behind @ {limit.wrong}; {limit.remedy}")
+            raise click.UsageError(f"--key number {number}: what stands behind @ {limit.wrong}; {limit.remedy}")
         key = NodeKey(verifier.key_id.hex(), verifier, limit)
         if keys.setdefault(verifier.name, {}).setdefault(verifier.line, key) != key:
-            raise KeyFileError(f"--key number {number}: that key of {verifier.name} is given already, with another @")
+            raise click.UsageError(
+                f"--key number {number}: that key of {verifier.name} is given already, with another @"
+            )
     return Keyring({node: list(each.values()) for node, each in keys.items()})
 
 

@@ -60,8 +60,8 @@ def test_a_key_is_never_overwritten(here: Path, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize("name", ["Node 1", "", "../evil", "-"])
 def test_a_name_that_no_node_can_have_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "no node name" in run(capsys, "generate", "--", name, code=3)[1]
-    assert "no node name" in run(capsys, "show", "x.key", "--node", name or "A", code=3)[1]
+    assert "no node name" in run(capsys, "generate", "--", name, code=2)[1]
+    assert "no node name" in run(capsys, "show", "x.key", "--node", name or "A", code=2)[1]
 
 
 def test_a_key_that_is_not_there_comes_with_the_command_that_makes_it(capsys: pytest.CaptureFixture[str]) -> None:

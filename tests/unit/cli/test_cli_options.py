@@ -145,6 +145,7 @@ def test_a_usage_error_is_one_object_wherever_json_is_asked_for(
         (["verify"], "Which folder?"),
         (["verify", "data"], "Proven by whose keys?"),
         (["verify", "data", "--cluster", "c"], "Proven by whose keys?"),
+        (["verify", "data", "--cluster", "c", "--key", "foo"], "--key number 1: "),
         (["verify", "--config", "f", "--cluster", "c"], "leave out --key and --cluster"),
         (["keys", "show", "some/file"], "Whose key is some/file?"),
         (["tokens", "create", "x", "--file", "f"], "Choose from: reader, writer, admin, node\n"),

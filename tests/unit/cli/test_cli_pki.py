@@ -83,6 +83,9 @@ def test_only_what_ends_soon_is_renewed_when_asked(capsys: pytest.CaptureFixture
         (("init", "--days", "0"), 2, "--days"),
         (("init", "--days", "36501"), 2, "'36501' is not a number of days; write a number from 1 to 36500"),
         (("renew", "--days", "36501"), 2, "write a number from 1 to 36500"),
+        (("init", "--name", ""), 2, "is no name for a CA"),
+        (("issue", "client", "../x"), 2, "is no name for a node or client"),
+        (("issue", "node", "n", "--host", "bad host"), 2, "neither a host name nor an IP address"),
         (("renew", "ca", "n"), 2, "stands alone"),
         (("renew", "--drop-old"), 2, "--drop-old goes with the name ca"),
         (("renew", "nobody"), 3, "nobody.crt is not there"),
@@ -91,6 +94,6 @@ def test_only_what_ends_soon_is_renewed_when_asked(capsys: pytest.CaptureFixture
 def test_what_can_not_be_is_told_with_the_remedy(
     capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, complaint: str
 ) -> None:
-    if arguments[0] == "renew":
+    if arguments[0] in ("renew", "issue"):
         run(capsys, "init")
     assert complaint in run(capsys, *arguments, code=code)[1]
