@@ -36,7 +36,7 @@ class ExitCode(IntEnum):
     TRY_AGAIN = 7  # nothing was applied: not the master, unavailable, rate limited, disk full
     CONCERN_TIMEOUT = 8  # applied, but not on as many nodes as asked within the timeout
     UNKNOWN_OUTCOME = 9  # the connection was lost and it is not known whether it was applied
-    VERIFY_FAILED = 10  # the log does not prove
+    VERIFY_FAILED = 10  # a log does not prove, be it a folder's or a backup's, or is damaged so that none can be read
     STORAGE = 11  # the disk failed or is damaged
 
 

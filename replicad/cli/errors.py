@@ -49,7 +49,7 @@ EXIT_CODES: dict[int, str] = {
     Exit.TRY_AGAIN: "nothing was applied; no node could do it now",
     Exit.CONCERN_TIMEOUT: "applied, but not on as many nodes as asked in time",
     Exit.UNKNOWN_OUTCOME: "no answer: the message may have been applied",
-    Exit.VERIFY_FAILED: "the data folder does not prove",
+    Exit.VERIFY_FAILED: "a data folder or a backup does not prove",
     Exit.STORAGE: "a disk failed, or what is on it is damaged",
     INTERRUPTED: "interrupted by Ctrl-C",
     CLOSED_OUTPUT: "standard output was closed by its reader (silent)",

@@ -12,7 +12,7 @@ from replicad import configfile
 from replicad.cli.errors import Failure
 from replicad.cli.options import Session, config_option, epilog, output_option
 from replicad.cli.output import Output, count_text, stderr_is_terminal
-from replicad.errors import ExitCode
+from replicad.errors import DamagedError, ExitCode
 from replicad.nodekeys import keyring_of
 
 _WARNING = """\
@@ -26,8 +26,9 @@ There, start the node with an empty data folder and, in every config, `voter: fa
     epilog=epilog(
         """\
 Json: data_dir, cluster, node, size, commit_size, last_epoch, root.
-Exit code 10: the backup does not prove; 3: it is of another cluster, or the
-  data folder is in use or not empty.""",
+Exit code 10: the backup does not prove, is damaged, or was cut off; 3: it
+  is no backup, or of another cluster, or the data folder is in use or not
+  empty; 11: a disk failed, or has no room.""",
         """\
 Examples:
   replicad-cli restore prod-node-2-20261125T031500Z.backup
@@ -59,14 +60,21 @@ def command(session: Session, *, backup: Path, config_file: Path, yes: bool) -> 
             from replicad.cli.progress import spinner  # noqa: PLC0415 - rich costs a script 50 ms
 
             stack.enter_context(spinner(f"restoring {data_dir} ..."))
-        report = restore(
-            backup,
-            data_dir,
-            cluster=config.cluster,
-            node=config.node,
-            keyring=keyring_of(config),
-            decode_records=decode_records,
-        )
+        try:
+            report = restore(
+                backup,
+                data_dir,
+                cluster=config.cluster,
+                node=config.node,
+                keyring=keyring_of(config),
+                decode_records=decode_records,
+            )
+        except DamagedError as exc:
+            raise Failure(
+                f"{backup} is damaged or was cut off, so nothing is restored: {exc}",
+                exit_code=ExitCode.VERIFY_FAILED,
+                remedy="take another copy of the backup from where it is kept, or another backup",
+            ) from exc
     if report.fault is not None:
         raise Failure(
             f"{backup} does not prove, so nothing is restored: {report.fault.reason}",

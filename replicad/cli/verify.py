@@ -14,11 +14,15 @@ from replicad.cli.options import Session, epilog, output_option
 from replicad.cli.output import Output, count_text, stderr_is_terminal
 from replicad.configvalues import Bad, Offset
 from replicad.core.keyring import Keyring, NodeKey
-from replicad.errors import ExitCode, KeyFileError
+from replicad.errors import DamagedError, ExitCode, KeyFileError
 from replicad.nodekeys import keyring_of
 from replicad.storage.fsck import Report, verify_folder
 from replicad.vkeys import parse_vkey
 from replicad.wire.codec import decode_records
+
+_ANOTHER_COPY = "take another copy of the backup from where it is kept, or another backup"
+_REBUILD = "take another copy of the folder; a node's own is made anew from the other nodes by `replicad-cli rebuild`"
+_COMPARE = "leave the folder as it is, and compare it with the other nodes' (`replicad-cli verify` on each)"
 
 
 @click.command(
@@ -28,7 +32,9 @@ from replicad.wire.codec import decode_records
 Json: ok, data_dir, cluster, node, records, batches, epochs, last_epoch,
   root, commit_size, bad_offset (null: none, or the fault lies in no record),
   reason.
-Exit code 10: it does not prove; 3: there is no folder that can be verified.""",
+Exit code 10: it does not prove, is damaged, or was cut off; 3: it is no
+  node's folder and no backup, or of another cluster, or in use; 11: the disk
+  could not be read.""",
         """\
 Examples:
   replicad-cli verify --config /etc/replicad.yaml
@@ -77,14 +83,21 @@ def command(
             from replicad.cli.progress import spinner  # noqa: PLC0415 - rich costs a script 50 ms
 
             stack.enter_context(spinner(f"verifying {folder} ..."))
-        report = verify_folder(folder, cluster=name, keyring=keyring, decode_records=decode_records)
+        try:
+            report = verify_folder(folder, cluster=name, keyring=keyring, decode_records=decode_records)
+        except DamagedError as exc:
+            raise Failure(
+                f"{folder} is damaged or was cut off, so nothing of it proves: {exc}",
+                exit_code=ExitCode.VERIFY_FAILED,
+                remedy=_ANOTHER_COPY if folder.is_file() else _REBUILD,
+            ) from exc
     output.show(_text(report, time.monotonic() - began), _fields(report, folder))
     if report.fault is not None:
         where = "" if report.fault.offset is None else f"offset {report.fault.offset} is the first that is bad: "
         raise Failure(
             f"{folder} does not prove: {where}{report.fault.reason}",
             exit_code=ExitCode.VERIFY_FAILED,
-            remedy="leave the folder as it is, and compare it with the other nodes' (`replicad-cli verify` on each)",
+            remedy=_ANOTHER_COPY if folder.is_file() else _COMPARE,
             facts={"offset": report.fault.offset},
         )
 

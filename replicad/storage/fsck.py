@@ -78,14 +78,16 @@ def verify_folder(
 
     Works on a node's own folder while it is stopped, however it stopped, and on a copy of one; holds a few batches in
     memory. What is not proven is reported, not raised. Raises DataFolderError: there is no log to verify, a daemon has
-    it open, it is of another cluster or schema, or it cannot be opened as it is (with the remedy); DamagedError: it is
-    no database at all.
+    it open, it is of another cluster or schema, the file is no backup, or it cannot be opened as it is (with the
+    remedy); DamagedError: so much of it is damaged or cut off that nothing can be read.
     """
     path = data_dir if data_dir.is_file() else schema.database_path(data_dir)
     if not path.is_file():
         raise DataFolderError(
             f"{data_dir} holds no log ({schema.DATABASE_NAME}): name a node's data_dir, a copy of one, or a backup"
         )
+    if path == data_dir:
+        schema.check_backup(path)
     lock = None if path == data_dir else FolderLock(data_dir, shared=True)
     try:
         with _opened(path) as connection:

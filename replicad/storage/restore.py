@@ -46,8 +46,8 @@ def restore(
 
     The copy is verified before it gets its name; a report with a fault says that there is none. Run as root, the files
     go to the folder's owner, or where it is missing, to its parent's. Raises DataFolderError: no backup, of another
-    cluster, the folder is in use, or holds something; DamagedError, DiskFullError, DiskFailedError. Then the folder is
-    as it was.
+    cluster, the folder is in use, or holds something; DamagedError: the backup is damaged or cut off; DiskFullError,
+    DiskFailedError. Then the folder is as it was.
     """
     _check_source(backup, cluster)
     with _held(data_dir) as owner:
@@ -74,6 +74,7 @@ def _check_source(backup: Path, cluster: str) -> None:
     wal = backup.with_name(backup.name + "-wal")
     if wal.exists() and wal.stat().st_size:
         raise DataFolderError(f"{backup} is part of a data folder ({wal.name} is beside it): name a backup")
+    schema.check_backup(backup)
     with opening(backup), closing(schema.connect(backup, mode="ro&immutable=1")) as connection:
         found = schema.read_meta(connection, backup).get("cluster")
     if found != cluster:

@@ -23,6 +23,8 @@ _VERSIONS = ("1", "2")
 META_KEYS = frozenset({"schema_version", "cluster", "node"})
 SCHEMA_VERSION = 2  # 1, of release 0.1, has no checksums; it is made a 2 when a node starts on it
 APPLICATION_ID = 0x72706C64  # "rpld": `file log.db` and a curious reader can tell what it is
+# The first bytes of every database of ours: SQLite's header, https://www.sqlite.org/fileformat.html#the_database_header
+_MAGIC, _APPLICATION_ID_AT, _HEADER_BYTES = b"SQLite format 3\0", 68, 100
 
 # STRICT: a value of another type is refused where it is written, not found years later. `body` comes after what is read
 # without it, so that this never walks its overflow pages. `checksum` is NULL in what release 0.1 wrote.
@@ -313,6 +315,25 @@ def _create(connection: sqlite3.Connection, *, cluster: str, node: str) -> None:
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def check_backup(path: Path) -> None:
+    """Refuse a file that does not begin as a backup does; one that was damaged, or cut off, further on is let pass.
+
+    SQLite itself says of either that it is malformed. Raises DataFolderError, with the remedy; DiskFailedError.
+    """
+    with translated(f"read {path}"):
+        try:
+            with path.open("rb") as file:
+                header = file.read(_HEADER_BYTES)
+        except PermissionError as exc:
+            raise DataFolderError(f"{path} cannot be read ({exc.strerror}): see its owner and mode") from exc
+    is_ours = header[_APPLICATION_ID_AT:].startswith(APPLICATION_ID.to_bytes(4, "big"))
+    if not (header.startswith(_MAGIC) and is_ours):
+        raise DataFolderError(
+            f"{path} is not a backup of replicad ({'it does not begin as one' if header else 'it is empty'}): "
+            "name a file that `replicad-cli backup` made"
+        )
 
 
 def read_meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:

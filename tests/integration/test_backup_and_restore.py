@@ -157,8 +157,20 @@ def test_a_restore_asks_who_can_answer_and_refuses_a_running_nodes_folder(
         "exists, and a backup overwrites nothing"
         in cli.fails(3, "backup", "--config", config, "--out", file)["message"]
     )
-    Path(file).write_bytes(b"garbage")
-    assert cli.fails(11, "restore", file, "--config", config, "--yes")["exit_code"] == 11
+
+
+def test_a_file_that_is_no_backup_is_told_from_one_that_was_cut_off(
+    cluster: DevCluster, cli: CommandLine, tmp_path: Path
+) -> None:
+    config, file = str(cluster.nodes[1].config_file), tmp_path / "one"
+    cli.good("backup", "--config", config, "--out", str(file))
+    file.write_bytes(file.read_bytes()[:50_000])
+    error = cli.fails(10, "restore", str(file), "--config", config, "--yes")
+    assert "is damaged or was cut off, so nothing is restored" in error["message"]
+    assert error["remedy"].startswith("take another copy of the backup")
+    file.write_bytes(b"garbage")
+    told = cli.fails(3, "restore", str(file), "--config", config, "--yes")["message"]
+    assert "is not a backup of replicad" in told
 
 
 def test_a_backup_of_another_cluster_is_refused(cluster: DevCluster, cli: CommandLine, tmp_path: Path) -> None:

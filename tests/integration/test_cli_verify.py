@@ -124,10 +124,30 @@ def test_what_is_no_folder_of_a_log_is_refused(cli: CommandLine, stopped: DevClu
         assert "holds no log" in cli.fails(3, "verify", str(folder), "--cluster", "dev", *keys_of(stopped))["message"]
 
 
-def test_a_file_that_is_no_database_is_damage(cli: CommandLine, stopped: DevCluster, copy: Path) -> None:
+def test_a_folder_whose_log_is_no_database_does_not_prove(cli: CommandLine, stopped: DevCluster, copy: Path) -> None:
     (copy / "log.db").write_bytes(b"garbage " * 1000)
-    error = cli.fails(11, "verify", str(copy), "--cluster", "dev", *keys_of(stopped))
-    assert error["name"] == "STORAGE"
+    error = cli.fails(10, "verify", str(copy), "--cluster", "dev", *keys_of(stopped))
+    assert (error["name"], "`replicad-cli rebuild`" in error["remedy"]) == ("VERIFY_FAILED", True)
+
+
+def test_a_file_that_is_no_backup_is_told_from_one_that_was_cut_off(
+    cli: CommandLine, stopped: DevCluster, tmp_path: Path
+) -> None:
+    config = ("--config", str(stopped.nodes[1].config_file))
+    file = tmp_path / "one.backup"
+    cli.good("backup", *config, "--out", str(file))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:50_000])
+    error = cli.fails(10, "verify", str(file), *config)
+    assert "is damaged or was cut off" in error["message"]
+    assert error["remedy"].startswith("take another copy of the backup")
+    file.write_bytes(whole.replace(b"1 500", b"2 500"))
+    ran = cli.run("verify", str(file), *config, "--output", "json")
+    assert (ran.code, ran.objects[0]["bad_offset"]) == (10, 1 + LINES + 500)
+    assert ran.error["remedy"].startswith("take another copy of the backup")
+    for content in (b"\x89PNG and so on", b""):
+        file.write_bytes(content)
+        assert "is not a backup of replicad" in cli.fails(3, "verify", str(file), *config)["message"]
 
 
 @pytest.mark.parametrize("key", ["", "node-1+deadbeef+AAAA", "PRIVATE+KEY+node-1+deadbeef+AAAA"])

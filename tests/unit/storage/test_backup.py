@@ -268,6 +268,31 @@ def test_what_is_no_good_backup_restores_nothing(node: Node, outside: Path, tmp_
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize("content", [b"", b"\x89PNG" + bytes(5000), b"SQLite format 3\0", None])
+def test_what_does_not_begin_as_a_backup_is_said_to_be_none(
+    outside: Path, tmp_path: Path, content: bytes | None
+) -> None:
+    file = outside / "one"
+    if content is None:  # another program's database
+        with closing(sqlite3.connect(file)) as other, other:
+            other.execute("CREATE TABLE meta (key TEXT, value TEXT)")
+    else:
+        file.write_bytes(content)
+    for attempt in (proof, lambda file: restored(file, tmp_path / "new")):
+        with pytest.raises(DataFolderError, match="is not a backup of replicad"):
+            attempt(file)
+
+
+@pytest.mark.parametrize("kept", [100, 5_000, 50_000])
+def test_a_backup_that_was_cut_off_is_said_to_be_damaged(node: Node, outside: Path, tmp_path: Path, kept: int) -> None:
+    file = outside / "one"
+    made_of(node, file)
+    os.truncate(file, kept)
+    for attempt in (proof, lambda file: restored(file, tmp_path / "new")):
+        with pytest.raises(DamagedError):
+            attempt(file)
+
+
 def is_restored(file: Path, data_dir: Path) -> bool:
     try:
         return restored(file, data_dir).ok
