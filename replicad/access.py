@@ -31,26 +31,29 @@ class Role(StrEnum):
 
     READER = "reader"  # read records, and how the cluster is
     WRITER = "writer"  # post
-    ADMIN = "admin"  # say who is the master
+    ADMIN = "admin"  # say who is the master, and see how the cluster is
     NODE = "node"  # replicate
 
 
 ALL_ROLES = frozenset(Role)
+Rule = tuple[Role, ...] | None  # a principal with any of these roles may call
 OPEN = None  # the rule of a method that is open to all: no token is asked for
+NODES = (Role.NODE,)
 
-#: What each method needs. A method that is not here can't be served (transport/server.py).
-RULES: Mapping[str, Role | None] = {
-    "/replicad.wire.v1.Log/Post": Role.WRITER,
-    "/replicad.wire.v1.Log/PostStream": Role.WRITER,
-    "/replicad.wire.v1.Log/List": Role.READER,
-    "/replicad.wire.v1.Log/Tail": Role.READER,
-    "/replicad.wire.v1.Log/Outcome": Role.READER,
-    "/replicad.wire.v1.Log/Status": Role.READER,
-    "/replicad.wire.v1.Control/Promote": Role.ADMIN,
-    "/replicad.wire.v1.Control/Switchover": Role.ADMIN,
-    "/replicad.wire.v1.Replication/Replicate": Role.NODE,
-    "/replicad.wire.v1.Replication/Batches": Role.NODE,
-    "/replicad.wire.v1.Replication/End": Role.NODE,
+#: Who may call each method. A method that is not here can't be served (transport/server.py).
+RULES: Mapping[str, Rule] = {
+    "/replicad.wire.v1.Log/Post": (Role.WRITER,),
+    "/replicad.wire.v1.Log/PostStream": (Role.WRITER,),
+    "/replicad.wire.v1.Log/List": (Role.READER,),
+    "/replicad.wire.v1.Log/Tail": (Role.READER,),
+    "/replicad.wire.v1.Log/Outcome": (Role.READER,),
+    # Who says who is the master has to see first how each node is, and afterwards whether it came about.
+    "/replicad.wire.v1.Log/Status": (Role.READER, Role.ADMIN),
+    "/replicad.wire.v1.Control/Promote": (Role.ADMIN,),
+    "/replicad.wire.v1.Control/Switchover": (Role.ADMIN,),
+    "/replicad.wire.v1.Replication/Replicate": NODES,
+    "/replicad.wire.v1.Replication/Batches": NODES,
+    "/replicad.wire.v1.Replication/End": NODES,
     "/grpc.health.v1.Health/Check": OPEN,
     "/grpc.health.v1.Health/Watch": OPEN,
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo": OPEN,
@@ -317,7 +320,7 @@ class Book:
         found = [self._by_certificate[name] for name in sorted(names) if name in self._by_certificate]
         return next((each for each in found if Role.NODE in each.roles), found[0] if found else None)
 
-    def again(self, principal: Principal, role: Role, *, now_s: float, secure: bool) -> None:
+    def again(self, principal: Principal, roles: tuple[Role, ...], *, now_s: float, secure: bool) -> None:
         """Whether a call that was let in would be let in again. Raises Unauthorized or Forbidden."""
         current: Principal | None = ANONYMOUS
         if principal.hash:
@@ -328,20 +331,20 @@ class Book:
             current = None
         if current is None or current.name != principal.name:
             raise Refused("revoked", principal.name)
-        judge(current, role, now_s=now_s, secure=secure)
+        judge(current, roles, now_s=now_s, secure=secure)
 
 
 ANONYMOUS = Principal(ANONYMOUS_NAME, ALL_ROLES)
 
 
-def judge(principal: Principal, role: Role, *, now_s: float, secure: bool) -> None:
-    """Raises Unauthorized when it has expired, Forbidden when it lacks the role.
+def judge(principal: Principal, roles: tuple[Role, ...], *, now_s: float, secure: bool) -> None:
+    """Raises Unauthorized when it has expired, Forbidden when it has none of ``roles``.
 
     ``secure``: it came over TLS. There nodes are known by their certificates alone.
     """
     if principal.expired(now_s):
         raise Refused("expired", principal.name)
-    if role not in principal.roles:
-        raise Forbidden(f"{principal.name} lacks the role {role}, which this call needs")
-    if role is Role.NODE and secure and not principal.certificate:
-        raise Forbidden(f"over TLS the role {role} comes with a node's certificate, not with a token")
+    if principal.roles.isdisjoint(roles):
+        raise Forbidden(f"{principal.name} lacks the role {' or '.join(roles)}, which this call needs")
+    if roles == NODES and secure and not principal.certificate:
+        raise Forbidden(f"over TLS the role {Role.NODE} comes with a node's certificate, not with a token")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from replicad.access import ANONYMOUS, NODE_REFUSAL, Book, Principal, Refused, Role, judge
+from replicad.access import ANONYMOUS, NODE_REFUSAL, NODES, Book, Principal, Refused, Role, judge
 from replicad.certificates import names_in
 from replicad.config import Config
 from replicad.rates import Rate
@@ -43,16 +43,16 @@ class Access:
         nodes, is_open = [node.name for node in config.nodes], not config.tokens_file
         self.book = Book(config.principals, nodes=nodes, shared_token=config.auth_token, is_open=is_open)
 
-    def caller(self, context: Context, role: Role) -> Caller:
+    def caller(self, context: Context, roles: tuple[Role, ...]) -> Caller:
         """Whoever calls, who may. Raises Refused (401) or Forbidden (403)."""
         shown = context.auth_context()
         secure = is_secure(shown)
-        principal = self._node(shown) if secure and role is Role.NODE else self._client(context, shown)
+        principal = self._node(shown) if secure and roles == NODES else self._client(context, shown)
         if principal is None:
             if secure or not self.book.is_open:
                 raise Refused("missing")
             principal = ANONYMOUS
-        judge(principal, role, now_s=time.time(), secure=secure)
+        judge(principal, roles, now_s=time.time(), secure=secure)
         return Caller(principal, secure, peer_pem(shown))
 
     def _client(self, context: Context, shown: Mapping[str, Sequence[bytes]]) -> Principal | None:
@@ -79,9 +79,9 @@ class Access:
             raise Refused(reason, _shown(names_in(peer_pem(shown))), text=NODE_REFUSAL)
         return found
 
-    def again(self, caller: Caller, role: Role) -> None:
+    def again(self, caller: Caller, roles: tuple[Role, ...]) -> None:
         """Whether the caller would be let in now. Raises Unauthorized or Forbidden."""
-        self.book.again(caller.principal, role, now_s=time.time(), secure=caller.secure)
+        self.book.again(caller.principal, roles, now_s=time.time(), secure=caller.secure)
 
     def rate_of(self, name: str) -> Rate:
         """What the principal of that name may post."""

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import grpc
 from grpc import aio
 
-from replicad.access import ANONYMOUS, OPEN, Refused, Role
+from replicad.access import ANONYMOUS, NODES, OPEN, Refused, Rule
 from replicad.config import Config
 from replicad.errors import BadRequest, InternalError, RateLimited, ServiceError
 from replicad.logs import Logger
@@ -79,18 +79,18 @@ class Gate:
 
     # --- who may come in --------------------------------------------------------------------------------------------
 
-    async def _caller(self, context: Context, role: Role | None) -> Caller:
+    async def _caller(self, context: Context, rule: Rule) -> Caller:
         """Who calls. Raises ServiceError; 401 is the same whatever is wrong, and waits where there were many."""
-        if role is OPEN:
+        if rule is OPEN:
             return Caller(ANONYMOUS, secure=False, certificate=b"")
         self._admit(context)
         peer = context.peer()
         # A certificate is not to be guessed: whoever else fails at a node's address must not keep the node out.
-        by_certificate = role is Role.NODE and bool(peer_pem(context.auth_context()))
+        by_certificate = rule == NODES and bool(peer_pem(context.auth_context()))
         if not by_certificate:
             self._guard.check(peer)
         try:
-            caller = self.access.caller(context, role)
+            caller = self.access.caller(context, rule)
         except Refused as exc:
             if by_certificate:
                 self._guard.check(peer)
@@ -119,11 +119,11 @@ class Gate:
         _count_out(self._calls, peer)
         _count_out(self._of_principal, principal)
 
-    def _enter(self, context: Context, caller: Caller, role: Role | None, method: str) -> Callable[[], None]:
+    def _enter(self, context: Context, caller: Caller, rule: Rule, method: str) -> Callable[[], None]:
         """Count the call in; gives what counts it out. Nodes are not counted: clients must not keep the master out."""
-        if role is Role.NODE:
+        if rule == NODES:
             return lambda: None
-        if role is not OPEN:
+        if rule is not OPEN:
             peer, name = context.peer(), caller.principal.name
             self.enter(peer, name)
             return lambda: self.leave(peer, name)
@@ -142,17 +142,17 @@ class Gate:
 
     # --- how a call goes ---------------------------------------------------------------------------------------------
 
-    def unary(self, call: UnaryCall, role: Role | None) -> Callable[[Any, Context], Awaitable[bytes | None]]:
-        """A handler of one request and one answer: ``call(request, author)``, for callers with the role."""
+    def unary(self, call: UnaryCall, rule: Rule) -> Callable[[Any, Context], Awaitable[bytes | None]]:
+        """A handler of one request and one answer: ``call(request, author)``, for callers that ``rule`` lets in."""
 
         @functools.wraps(call)
         async def handler(requests: object, context: Context) -> bytes | None:
             del requests
             leave = None
             try:
-                caller = await self._caller(context, role)
-                leave = self._enter(context, caller, role, call.__qualname__)
-                return await call(await self._request(context, caller, role), caller.principal.name)
+                caller = await self._caller(context, rule)
+                leave = self._enter(context, caller, rule, call.__qualname__)
+                return await call(await self._request(context, caller, rule), caller.principal.name)
             except Exception as exc:  # whatever it is: its text is for our log, not for the caller
                 await self.fail(context, exc)
             finally:
@@ -163,9 +163,9 @@ class Gate:
         return handler
 
     def streaming(
-        self, call: StreamingCall, role: Role | None, *, many: bool = False
+        self, call: StreamingCall, rule: Rule, *, many: bool = False
     ) -> Callable[[Any, Context], Awaitable[None]]:
-        """A handler that answers with a stream: ``call(request, context, author)``, for callers with the role.
+        """A handler that answers with a stream: ``call(request, context, author)``, for callers that ``rule`` lets in.
 
         ``many``: the client sends many requests, and ``call`` gets the stream of them.
         """
@@ -174,11 +174,11 @@ class Gate:
         async def handler(requests: Any, context: Context) -> None:
             leave, live = None, None
             try:
-                caller = await self._caller(context, role)
-                leave = self._enter(context, caller, role, call.__qualname__)
-                request = requests if many else await self._request(context, caller, role)
-                live = LiveCall(caller, role or Role.READER)
-                if role is not OPEN:
+                caller = await self._caller(context, rule)
+                leave = self._enter(context, caller, rule, call.__qualname__)
+                request = requests if many else await self._request(context, caller, rule)
+                live = LiveCall(caller, rule or ())
+                if rule is not OPEN:
                     self._live.add(live)
                 await self._answer(call(request, context, caller.principal.name), context, live)
             except asyncio.CancelledError:
@@ -208,11 +208,11 @@ class Gate:
                     return  # the client left while this was on its way
                 live.writing_since = 0.0
 
-    async def _request(self, context: Context, caller: Caller, role: Role | None) -> bytes:
+    async def _request(self, context: Context, caller: Caller, rule: Rule) -> bytes:
         """The request of a call that has one. Raises BadRequest, and what refuses a caller who may not call any more:
         a request may be long in coming."""
         wait_s = self._config.timeouts.request_s
-        if role is OPEN:
+        if rule is OPEN:
             wait_s = min(wait_s, OPEN_REQUEST_S)
         try:
             async with asyncio.timeout(wait_s):
@@ -221,8 +221,8 @@ class Gate:
             raise BadRequest(f"the request did not come within {wait_s:g} s (timeouts.request)") from exc
         if data is aio.EOF:
             raise BadRequest("the call ended without a request")
-        if role is not OPEN:
-            self.access.again(caller, role)
+        if rule is not OPEN:
+            self.access.again(caller, rule)
             if caller.certificate:
                 self._admit(context)
         return bytes(data)

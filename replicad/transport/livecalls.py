@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from replicad.access import Role
+from replicad.access import NODES, Role
 from replicad.errors import ServiceError, Unavailable
 from replicad.transport.access import Caller
 
@@ -20,10 +20,10 @@ class LiveCall:
     """An open stream. ``writing_since``: since when its last message waits to be taken, by the loop's clock; 0: none
     does. ``fault``: why it is ended by us, once that is so."""
 
-    __slots__ = ("_task", "caller", "fault", "role", "stalled", "writing_since")
+    __slots__ = ("_task", "caller", "fault", "roles", "stalled", "writing_since")
 
-    def __init__(self, caller: Caller, role: Role) -> None:
-        self.caller, self.role = caller, role
+    def __init__(self, caller: Caller, roles: tuple[Role, ...]) -> None:
+        self.caller, self.roles = caller, roles
         self.writing_since = 0.0
         self.fault: ServiceError | None = None
         self.stalled = False
@@ -39,7 +39,7 @@ class LiveCall:
 class LiveCalls:
     """``again`` raises ServiceError when a caller would not be let in any more."""
 
-    def __init__(self, again: Callable[[Caller, Role], None], *, stalled_s: float) -> None:
+    def __init__(self, again: Callable[[Caller, tuple[Role, ...]], None], *, stalled_s: float) -> None:
         self._again, self.stalled_s = again, stalled_s
         self._calls: set[LiveCall] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -69,9 +69,9 @@ class LiveCalls:
         now = asyncio.get_running_loop().time()
         for call in list(self._calls):
             try:
-                self._again(call.caller, call.role)
+                self._again(call.caller, call.roles)
             except ServiceError as exc:
                 call.end(exc)
-            if call.writing_since and now - call.writing_since > self.stalled_s and call.role is not Role.NODE:
+            if call.writing_since and now - call.writing_since > self.stalled_s and call.roles != NODES:
                 call.stalled = True
                 call.end(Unavailable(f"nothing of what was sent was taken for {self.stalled_s:g} s (timeouts.stalled)"))

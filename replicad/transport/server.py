@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 from grpc import aio
 
-from replicad.access import RULES, Role
+from replicad.access import RULES, Rule
 from replicad.config import Config
 from replicad.errors import OperatorError, invariant
 from replicad.logs import Logger
@@ -86,8 +86,8 @@ class Server:
         """Whether nobody is named who may call: without TLS all are let in then, with it none."""
         return self._gate.access.book.is_open
 
-    def _methods(self) -> dict[str, Callable[[Role | None], Any]]:
-        """Each method's handler, for the role that the rules ask for."""
+    def _methods(self) -> dict[str, Callable[[Rule], Any]]:
+        """Each method's handler, for those whom its rule lets in."""
         reading, status = self._reading, self._status
         acceptor = Acceptor(self._runtime, log=self._log, names=node_names if self._tls else None)
         methods = {
@@ -111,14 +111,14 @@ class Server:
                 methods[f"/{service}/ServerReflectionInfo"] = self._both(Reflection(protocol, files).info)
         return methods
 
-    def _unary(self, call: UnaryCall) -> Callable[[Role | None], Any]:
-        return lambda role: grpc.stream_unary_rpc_method_handler(self._gate.unary(call, role))
+    def _unary(self, call: UnaryCall) -> Callable[[Rule], Any]:
+        return lambda rule: grpc.stream_unary_rpc_method_handler(self._gate.unary(call, rule))
 
-    def _down(self, call: StreamingCall) -> Callable[[Role | None], Any]:
-        return lambda role: grpc.stream_stream_rpc_method_handler(self._gate.streaming(call, role))
+    def _down(self, call: StreamingCall) -> Callable[[Rule], Any]:
+        return lambda rule: grpc.stream_stream_rpc_method_handler(self._gate.streaming(call, rule))
 
-    def _both(self, call: StreamingCall) -> Callable[[Role | None], Any]:
-        return lambda role: grpc.stream_stream_rpc_method_handler(self._gate.streaming(call, role, many=True))
+    def _both(self, call: StreamingCall) -> Callable[[Rule], Any]:
+        return lambda rule: grpc.stream_stream_rpc_method_handler(self._gate.streaming(call, rule, many=True))
 
     def _set_rates(self, config: Config) -> None:
         limits = config.limits

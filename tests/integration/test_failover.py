@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from replicad import tokensfile
+from replicad.access import Principal, Role, hash_of
 from replicad.client import AsyncClient
 from replicad.dev import DevCluster
-from replicad.errors import BadRequest, Unavailable
+from replicad.errors import BadRequest, Forbidden, Unavailable
 from tests.support.commandline import CommandLine
 from tests.support.nodes import TOKEN, all_level, events, raw_logs, running_cluster, verified
 from tests.support.waiting import eventually, eventually_true
@@ -128,6 +130,24 @@ async def test_the_worker_that_has_most_is_taken_and_the_same_again_does_nothing
     assert (done["node"], done["done"], done["epoch"]) == ("node-3", True, 2)
     again = await cli_of(cluster, "switchover", "--to", "node-3")
     assert (again["done"], again["epoch"], again["took_s"]) == (True, None, None)
+
+
+async def test_a_token_with_the_role_admin_alone_is_enough_to_move_the_master(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.yaml"
+    for role in Role:
+        tokensfile.add(tokens, Principal(f"the-{role}", frozenset({role}), hash_of(f"token-of-{role}")))
+    settings = {"tokens_file": str(tokens), "timeouts": {"reconnect_max": "300ms", **UNHEALTHY}}
+    with running_cluster(tmp_path / "cluster", settings=settings) as cluster:
+        cli = CommandLine.of(cluster).but(AUTH_TOKEN="token-of-admin")
+        [done] = await asyncio.to_thread(cli.objects, "switchover", "--to", "node-2")
+        assert (done["node"], done["done"]) == ("node-2", True)
+        async with AsyncClient([node.address for node in cluster.nodes], token="token-of-admin") as client:
+            assert (await client.switchover("node-3")).node == "node-3"
+            with pytest.raises(Forbidden, match="the-admin lacks the role reader"):
+                await anext(client.list())
+        await asyncio.to_thread(cluster.kill, "node-3")
+        [done] = await asyncio.to_thread(cli.objects, "promote", "node-1")
+        assert (done["node"], done["done"]) == ("node-1", True)
 
 
 async def test_a_target_that_dies_on_the_way_leaves_the_master_and_the_next_try_works(cluster: DevCluster) -> None:

@@ -77,7 +77,7 @@ async def gated_server(config: Config, ca: TestCa, *, mutual: bool) -> AsyncIter
     gate = Gate(config, log=get_logger("test"))
     server = aio.server()
     for service, method, role in (("Log", "Status", Role.READER), ("Replication", "Replicate", Role.NODE)):
-        handler: Any = grpc.stream_unary_rpc_method_handler(gate.unary(who, role))
+        handler: Any = grpc.stream_unary_rpc_method_handler(gate.unary(who, (role,)))
         server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(f"replicad.wire.v1.{service}", {method: handler}),)
         )

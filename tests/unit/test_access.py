@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 from replicad.access import (
     ALL_ROLES,
     ANONYMOUS,
+    NODES,
     REFUSAL,
+    RULES,
     TOKEN_PREFIX,
     Book,
     Principal,
@@ -123,33 +126,45 @@ def test_a_certificate_that_names_a_node_is_that_node_before_all_else() -> None:
 
 def test_an_expired_one_and_a_missing_one_get_the_very_same_refusal() -> None:
     with pytest.raises(Refused) as caught:
-        judge(SHOP, Role.WRITER, now_s=1000.0, secure=False)
+        judge(SHOP, (Role.WRITER,), now_s=1000.0, secure=False)
     assert (caught.value.message, caught.value.reason, caught.value.principal) == (REFUSAL, "expired", "shop")
-    judge(SHOP, Role.WRITER, now_s=999.9, secure=False)
+    judge(SHOP, (Role.WRITER,), now_s=999.9, secure=False)
     assert Refused("missing").message == caught.value.message
 
 
 def test_a_missing_role_is_named_and_over_tls_no_token_makes_a_node() -> None:
     with pytest.raises(Forbidden, match="shop lacks the role reader"):
-        judge(SHOP, Role.READER, now_s=0.0, secure=False)
+        judge(SHOP, (Role.READER,), now_s=0.0, secure=False)
     node = Principal("nodes", frozenset({Role.NODE}), hash=HASHES[0])
-    judge(node, Role.NODE, now_s=0.0, secure=False)
+    judge(node, NODES, now_s=0.0, secure=False)
     with pytest.raises(Forbidden, match="certificate"):
-        judge(node, Role.NODE, now_s=0.0, secure=True)
+        judge(node, NODES, now_s=0.0, secure=True)
+
+
+def test_an_admin_may_see_how_the_nodes_are_and_read_no_record() -> None:
+    admin = Principal("operator", frozenset({Role.ADMIN}), hash=HASHES[0])
+    may = set()
+    for path, rule in RULES.items():
+        with contextlib.suppress(Forbidden):
+            judge(admin, rule or tuple(Role), now_s=0.0, secure=False)
+            may.add(path.rpartition("/")[2])
+    assert may - {"Check", "Watch", "ServerReflectionInfo"} == {"Promote", "Switchover", "Status"}
+    with pytest.raises(Forbidden, match="shop lacks the role reader or admin, which"):
+        judge(SHOP, (Role.READER, Role.ADMIN), now_s=0.0, secure=False)
 
 
 def test_who_was_let_in_is_judged_again_by_the_book_as_it_is_now() -> None:
-    book(SHOP).again(SHOP, Role.WRITER, now_s=0.0, secure=False)
+    book(SHOP).again(SHOP, (Role.WRITER,), now_s=0.0, secure=False)
     with pytest.raises(Refused) as caught:
-        book().again(SHOP, Role.WRITER, now_s=0.0, secure=False)
+        book().again(SHOP, (Role.WRITER,), now_s=0.0, secure=False)
     assert caught.value.reason == "revoked"
     with pytest.raises(Forbidden):
         book(Principal("shop", frozenset({Role.READER}), hash=SHOP.hash)).again(
-            SHOP, Role.WRITER, now_s=0.0, secure=False
+            SHOP, (Role.WRITER,), now_s=0.0, secure=False
         )
-    book(is_open=True).again(ANONYMOUS, Role.WRITER, now_s=0.0, secure=False)
+    book(is_open=True).again(ANONYMOUS, (Role.WRITER,), now_s=0.0, secure=False)
     with pytest.raises(Refused):
-        book().again(ANONYMOUS, Role.WRITER, now_s=0.0, secure=False)
+        book().again(ANONYMOUS, (Role.WRITER,), now_s=0.0, secure=False)
 
 
 def test_without_principals_a_book_is_open_only_where_it_is_said() -> None:
