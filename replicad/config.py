@@ -142,7 +142,8 @@ class WriteConcernDefaults:
     timeout_s: Annotated[
         float,
         Duration(
-            "How long a post waits for that; then it is answered 504, and the record stays.",
+            "How long a post whose client sends no timeout waits for that; then it is answered 504. The library and the"
+            " CLI send theirs, 10s by default.",
             at_least=0.001,
             at_most=3600,  # what waits holds memory
             live=True,
