@@ -18,7 +18,7 @@ class Applied(StrEnum):
     """What an error says about the message that was posted."""
 
     NO = "no"  # it is not in the log and never will be by this post
-    YES = "yes"  # it is in the log and will stay; the write concern was not met in time
+    YES = "yes"  # it is in the master's log, for good once a majority has it; the write concern was not met in time
     UNKNOWN = "unknown"  # ask Outcome(id), or post the same id again
     NOT_A_POST = "-"
 
@@ -217,7 +217,11 @@ class Unavailable(ServiceError):
 
 
 class WriteConcernTimeout(ServiceError):
-    """The record is in the log at ``offset`` and on ``nodes`` nodes; the write concern was not met in time."""
+    """The record is in the master's log at ``offset`` and on ``nodes`` nodes; the write concern was not met in time.
+
+    It goes on being replicated, and stays for good once a majority has it; before that, another node may be promoted
+    that lacks it (docs/semantics.md, "Posting").
+    """
 
     code, name, grpc_status, applied = 504, "WRITE_CONCERN_TIMEOUT", "DEADLINE_EXCEEDED", Applied.YES
     exit_code = ExitCode.CONCERN_TIMEOUT

@@ -167,8 +167,10 @@ def post_failure(error: ServiceError, *, message_id: str) -> Failure:
     quoted = shlex.quote(message_id)
     again = f"--id {quoted}"
     if isinstance(error, WriteConcernTimeout):
+        # Where another node is promoted before a majority has the record, it ends in a quarantine.
         failure.remedy = (
-            f"nothing is lost: it goes on replicating; to wait for it, post the same message again with {again}"
+            "it goes on replicating, and stays for good once a majority has it; to wait for it, or to have it posted "
+            f"anew should another master lack it, post the same message again with {again}"
         )
     elif isinstance(error, IdConflict) and error.applied is Applied.UNKNOWN:  # nor can the client's keys tell
         failure.remedy = (

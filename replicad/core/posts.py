@@ -302,7 +302,7 @@ def _late(wanted: int, offset: int, sizes: Sequence[int]) -> ServiceError:
     nodes = _nodes_with(offset + 1, sizes)
     if not nodes:
         return OutcomeUnknown(f"the record is not on the master's disk yet; it was to have offset {offset}")
-    text = f"the record is in the log at offset {offset}, on {nodes} of the {wanted} nodes asked for"
+    text = f"the record is in this master's log at offset {offset}, on {nodes} of the {wanted} nodes asked for"
     return WriteConcernTimeout(text, offset=offset, nodes=nodes)
 
 

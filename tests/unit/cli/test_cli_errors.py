@@ -77,7 +77,8 @@ def test_a_late_post_tells_where_the_record_is_and_how_to_wait_for_it() -> None:
     assert failure.as_text() == (
         "error: too late (504 WRITE_CONCERN_TIMEOUT)\n"
         "applied: yes, at offset 12, on 2 nodes\n"
-        "try: nothing is lost: it goes on replicating; to wait for it, post the same message again with --id x"
+        "try: it goes on replicating, and stays for good once a majority has it; to wait for it, or to have it posted "
+        "anew should another master lack it, post the same message again with --id x"
     )
 
 
