@@ -22,7 +22,7 @@ from replicad.cli.output import Output
 FIELDS_HELP = """\
 Text into a pipe: fields parted by tabs: offset, time, committed or
   uncommitted, id, author, headers (- for none), payload. In the payload what
-  is not printable is escaped; `printf %b` makes the bytes of it again.
+  is not printable is escaped; bash's `printf %b` makes its bytes again.
 Json: offset, epoch, time, id, author, headers, committed, encrypted,
   decrypted, payload (base64) and, where the payload is UTF-8, text.
 What was encrypted is decrypted where there is a key that fits; else the

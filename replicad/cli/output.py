@@ -189,7 +189,8 @@ def headers_text(headers: Mapping[str, str]) -> str:
 
 
 def escape_payload(payload: bytes) -> str:
-    """The payload on one line of harmless text. ``printf %b`` makes the payload of it again.
+    """The payload on one line of harmless text. The ``printf %b`` of bash makes the payload of it again; that of dash,
+    Debian's sh, knows no ``\\xHH``.
 
     What is not UTF-8 or not printable (control characters, also those that steer a terminal) is written as ``\\xHH``
     for each byte, or ``\\n``, ``\\r``, ``\\t``; a backslash is doubled.
