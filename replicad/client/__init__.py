@@ -16,6 +16,7 @@ from replicad.client.types import Leading, NewMessage, NodeKey, NodeStatus, Outc
 from replicad.errors import (
     Applied,
     BadRequest,
+    ConfigError,
     Forbidden,
     IdConflict,
     InternalError,
@@ -40,6 +41,7 @@ __all__ = [
     "AsyncClient",
     "BadRequest",
     "Client",
+    "ConfigError",
     "Encryption",
     "Forbidden",
     "IdConflict",
