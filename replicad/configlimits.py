@@ -210,8 +210,8 @@ class Timeouts:
     unhealthy_s: Annotated[
         float,
         Duration(
-            "A peer not heard of for so long is UNHEALTHY: the connection is dropped and dialled again. A batch must get"
-            " over the line in less: longer on a slow one.",
+            "A peer not heard of for so long is UNHEALTHY: the connection is dropped and dialled again. "
+            "A batch must get over the line in less: longer on a slow one.",
             at_least=0.03,
             at_most=3600,
             live=True,

@@ -15,7 +15,16 @@ from grpc import aio
 from replicad.core.frames import Refused
 from replicad.core.record import MAX_HEADER_VALUE_BYTES, MAX_HEADERS, MAX_ID_BYTES
 from replicad.dev import DevCluster
-from replicad.errors import Applied, BadRequest, NotFound, RateLimited, ServiceError, TooLarge, Unauthorized
+from replicad.errors import (
+    Applied,
+    BadRequest,
+    NotFound,
+    NotMaster,
+    RateLimited,
+    ServiceError,
+    TooLarge,
+    Unauthorized,
+)
 from replicad.wire.codec import encode_post_frame
 from replicad.wire.v1 import health_pb2, log_pb2, reflection_pb2
 from tests.support import rawhttp2
@@ -375,11 +384,14 @@ async def test_the_outcome_of_an_id_that_can_not_be_is_a_bad_request(logs: Logs,
         assert len(caught.value.message) < 500
 
 
-async def test_the_outcome_of_an_id_that_is_not_in_the_log_is_not_found(logs: Logs) -> None:
-    for log in logs.values():
-        with pytest.raises(NotFound) as caught:
-            await log.outcome(new_id())
-        assert (caught.value.code, caught.value.applied) == (404, Applied.NOT_A_POST)
+async def test_the_outcome_of_an_id_that_is_not_in_the_log_is_not_found_and_workers_name_the_master(logs: Logs) -> None:
+    with pytest.raises(NotFound) as caught:
+        await logs["node-1"].outcome(new_id())
+    assert (caught.value.code, caught.value.applied) == (404, Applied.NOT_A_POST)
+    for worker in ("node-2", "node-3"):
+        with pytest.raises(NotMaster) as named:
+            await logs[worker].outcome(new_id())
+        assert named.value.master == "node-1"
 
 
 async def test_a_message_beyond_what_grpc_takes_ends_the_call_and_no_more(cluster: DevCluster, logs: Logs) -> None:
