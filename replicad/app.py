@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from replicad import __version__, configfile, dev, eventloop, keys, logjournal, logs, nodekeys, tokensfile
+from replicad import __version__, dev, eventloop, keys, logjournal, logs, nodekeys, startfiles
 from replicad.certificates import Identity
 from replicad.config import Config
 from replicad.core import mandate
@@ -35,6 +35,7 @@ from replicad.reloading import Reloader
 from replicad.repair import mend_end, to_rebuild
 from replicad.runtime import Machine, Runtime, Turn, role_of
 from replicad.scrubbing import Scrubbing
+from replicad.startfiles import Kit
 from replicad.storage.interface import Store, StoreState
 from replicad.storage.quarantine import write_quarantine
 from replicad.storage.sqlite import SqliteStore
@@ -62,14 +63,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return dev.main(arguments[1:])
     options = _parser().parse_args(arguments)
     try:
-        config = tokensfile.with_principals(configfile.load(options.config))
+        kit = startfiles.load_all(options.config, now_s=time.time())
+        config = kit.config
         if options.check_config:
-            keys.check_matches(keys.load_signer(config.key_file, config.node), config.this_node.signing_keys)
-            tls.load(config, now_s=time.time())
             print(f"{options.config}: good: {config.role} {config.node} of cluster {config.cluster}")
             return ExitCode.OK
         logs.setup(config.log.level, config.log.format)
-        return eventloop.run(_run(config, options.config))
+        return eventloop.run(_run(kit, options.config))
     except ConfigError as exc:
         return _not_started(exc, exc.faults, _last_line(exc.faults))
     except ReplicadError as exc:
@@ -104,21 +104,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config", default=DEFAULT_CONFIG, metavar="FILE", help="the config file (default: %(default)s)"
     )
-    parser.add_argument("--check-config", action="store_true", help="report every fault of the config, and end")
+    parser.add_argument(
+        "--check-config", action="store_true", help="report every fault of the config and its files, and end"
+    )
     parser.add_argument("--version", action="version", version=f"replicad {__version__}")
     return parser
 
 
-async def _run(config: Config, config_file: str) -> int:
+async def _run(kit: Kit, config_file: str) -> int:
     """Run the node until a signal or a fault ends it."""
+    config, signer, identity = kit.config, kit.signer, kit.identity
     sys.setswitchinterval(SWITCH_S)
     _allow_files(config.limits.sockets)
     reload_asked = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload_asked.set)
     began = time.monotonic()
-    signer = keys.load_signer(config.key_file, config.node)
-    keys.check_matches(signer, config.this_node.signing_keys)
-    identity = tls.load(config, now_s=time.time())
     keyring = nodekeys.keyring_of(config)
     notifier = Notifier()
     store = await in_time(lambda: _open_store(config), notifier, status=f"opening {config.data_dir}")

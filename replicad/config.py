@@ -8,6 +8,7 @@ Reads no file, opens no socket: :mod:`replicad.configfile` does the reading.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -336,17 +337,41 @@ def parse(mapping: object, *, env: Mapping[str, str]) -> Config:
     return config
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a config says of other files, as far as its values are good, also where others are not; "" and () for what
+    is not there or faulty. ``tls_files`` are certificate, key and CA bundle; None where one of them lacks."""
+
+    node: str = ""
+    nodes: tuple[str, ...] = ()
+    signing_keys: tuple[str, ...] = ()  # of ``node``
+    key_file: str = ""
+    tls_files: tuple[str, str, str] | None = None
+    tokens_file: str = ""
+
+
 def examine(
     mapping: object, *, env: Mapping[str, str], credential: str = "", tls_credential: str = ""
 ) -> tuple[Config | None, list[Fault]]:
     """As :func:`parse`, but gives the faults as values, for who knows their lines in a file; no config with any.
+
+    ``credential`` and ``tls_credential`` as in :func:`explore`.
+    """
+    config, faults, _ = explore(mapping, env=env, credential=credential, tls_credential=tls_credential)
+    return config, faults
+
+
+def explore(
+    mapping: object, *, env: Mapping[str, str], credential: str = "", tls_credential: str = ""
+) -> tuple[Config | None, list[Fault], Found]:
+    """As :func:`examine`, and what there is of other files, for who looks at those in any case.
 
     ``credential`` and ``tls_credential`` are the paths of keys that the service manager handed in: they stand for
     ``key`` and ``tls.key``.
     """
     if not isinstance(mapping, Mapping):
         keys = ", ".join(key.name for key in keys_of(Config) if key.required)
-        return None, [Fault((), "the config is not a mapping of keys to values", f"begin with {keys}")]
+        return None, [Fault((), "the config is not a mapping of keys to values", f"begin with {keys}")], Found()
     reader = Reader(Config, refused=_REFUSED)
     draft = reader.section(Config, mapping, ())
     overrides, env_faults = configrules.read_environment(draft, env)
@@ -358,9 +383,28 @@ def examine(
     read_faults = [fault for fault in reader.faults if not _made_good(fault, overrides)]
     faults = [*read_faults, *configrules.check(draft, reader.given, overrides), *env_faults]
     if faults:
-        return None, faults
+        return None, faults, _found(draft)
     config: Config = build(Config, draft)
-    return config, []
+    return config, [], _found(draft)
+
+
+def _found(draft: Draft) -> Found:
+    node, entries = draft.get("node", ""), draft.get("nodes", [])
+    signing_keys: tuple[str, ...] = ()
+    for entry in entries:
+        if node and entry.get("name") == node and "public_key" in entry and "former_keys" in entry:
+            with contextlib.suppress(KeyError, TypeError):  # something else in the entry is faulty
+                signing_keys = build(Node, entry).signing_keys
+    tls = draft.get("tls") or {}
+    files = tuple(tls.get(field, "") for field in ("certificate", "key_file", "ca"))
+    return Found(
+        node=node,
+        nodes=tuple(entry["name"] for entry in entries if "name" in entry),
+        signing_keys=signing_keys,
+        key_file=draft.get("key_file", ""),
+        tls_files=(files[0], files[1], files[2]) if all(files) else None,
+        tokens_file=draft.get("tokens_file", ""),
+    )
 
 
 def _made_good(fault: Fault, overrides: Draft) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from replicad import configkeys
-from replicad.config import Config, examine
+from replicad.config import Config, Found, explore
 from replicad.configkeys import Fault, path_part
 from replicad.errors import ConfigError
 from replicad.keys import TLS_CREDENTIAL, credential_file
@@ -39,6 +39,15 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ, *, signs: bool =
     ``/etc/replicad.yaml:12: nodes[1].address: what is wrong; the remedy``; also for a file that is missing, can't be
     read or is not YAML.
     """
+    reading = read(path, env, signs=signs, dials=dials)
+    if reading.config is None:
+        raise ConfigError(reading.faults)
+    return reading.config
+
+
+def read(path: str | Path, env: Mapping[str, str] = os.environ, *, signs: bool = True, dials: bool = True) -> Reading:
+    """As :func:`load`, but gives the faults of the config's values, for who has more to look at. Raises ConfigError for
+    a file that has no values at all."""
     path = Path(path)
     document = parse_yaml(path, _read(path))
     if document.value is None:
@@ -50,15 +59,42 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ, *, signs: bool =
                 "put each node's public line under nodes, then start"
             ]
         )
-    config, faults = examine(
+    config, faults, found = explore(
         document.value,
         env=env,
         credential=credential_file(env) or ("" if signs else os.devnull),
         tls_credential=credential_file(env, TLS_CREDENTIAL) or ("" if dials else os.devnull),
     )
-    if (lines := fault_lines(path, document, faults)) or config is None:
-        raise ConfigError(lines)
+    lines = fault_lines(path, document, faults)
     folder = path.absolute().parent
+    return Reading(
+        path,
+        document,
+        None if lines or config is None else _beside(config, folder),
+        lines,
+        _found_beside(found, folder),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A config's file. ``config`` is None where there are ``faults``, each a line; ``found`` is what is good
+    nonetheless. Paths in both are absolute."""
+
+    path: Path
+    document: Document
+    config: Config | None
+    faults: list[str]
+    found: Found
+
+    def place(self, key: configkeys.Path) -> str:
+        """The file, and the line where it has that key; where it has none (a credential, say), the file alone."""
+        place = self.document.places.get(key)
+        return str(self.path) if place is None else f"{self.path}:{place.value_line}"
+
+
+def _beside(config: Config, folder: Path) -> Config:
+    """With paths that count from the folder."""
     tls = config.tls
     if tls is not None:
         certificate, key_file, ca = (str(folder / each) for each in (tls.certificate, tls.key_file, tls.ca))
@@ -69,6 +105,16 @@ def load(path: str | Path, env: Mapping[str, str] = os.environ, *, signs: bool =
         key_file=str(folder / config.key_file),
         tls=tls,
         tokens_file=str(folder / config.tokens_file) if config.tokens_file else "",
+    )
+
+
+def _found_beside(found: Found, folder: Path) -> Found:
+    files = found.tls_files
+    return replace(
+        found,
+        key_file=str(folder / found.key_file) if found.key_file else "",
+        tls_files=files and (str(folder / files[0]), str(folder / files[1]), str(folder / files[2])),
+        tokens_file=str(folder / found.tokens_file) if found.tokens_file else "",
     )
 
 

@@ -35,15 +35,18 @@ principals:
 
 def with_principals(config: Config) -> Config:
     """The config with what its tokens file holds. Raises ConfigError with every fault of that file."""
-    if not config.tokens_file:
-        return config
-    path = Path(config.tokens_file)
-    return replace(config, principals=_parse(path, _read(path), [node.name for node in config.nodes]))
+    return replace(config, principals=load_named(config.tokens_file, nodes=[node.name for node in config.nodes]))
+
+
+def load_named(path: str, *, nodes: Sequence[str]) -> tuple[Principal, ...]:
+    """All entries of the file that a config with these nodes names, none where it names none. Raises ConfigError with
+    every fault of that file."""
+    return _parse(Path(path), _read(Path(path)), nodes) if path else ()
 
 
 def load(path: Path) -> tuple[Principal, ...]:
     """All entries of the file. Raises ConfigError."""
-    return _parse(path, _read(path), [])
+    return load_named(str(path), nodes=())
 
 
 def _parse(path: Path, text: str, nodes: Sequence[str]) -> tuple[Principal, ...]:

@@ -241,7 +241,9 @@ def test_check_config_says_what_is_wrong_with_the_files_and_the_daemon_does_not_
         for arguments in (("--check-config",), ()):
             code, out, err = run("--config", str(config), *arguments)
             assert (code, out) == (3, "")
-            (fault,) = err.splitlines()
+            (line,) = err.splitlines()
+            place, _, fault = line.partition(": ")
+            assert re.fullmatch(f"{re.escape(str(config))}:[0-9]+", place), line
             assert re.search(expected, fault), fault
 
 

@@ -263,7 +263,10 @@ async def test_a_config_is_checked_with_its_tokens_file_and_does_not_start_with_
         for arguments in (["--check-config"], []):
             code, _, told = await asyncio.to_thread(run, "--config", str(config), *arguments)
             assert code == ExitCode.CONFIG
-            assert f"{config.parent}/tokens.yaml: no such tokens file; make it: replicad-cli tokens create" in told
+            assert (
+                f": tokens_file: {config.parent}/tokens.yaml: no such tokens file; make it: replicad-cli tokens create"
+                in told
+            )
         tokensfile.add(config.parent / "tokens.yaml", entries()[0])
         assert (await asyncio.to_thread(run, "--config", str(config), "--check-config"))[0] == 0
 

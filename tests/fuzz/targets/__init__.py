@@ -16,6 +16,8 @@ EXEMPT = {
     "dev.layout.load": "reads configs by configfile.load",
     "dev.process.readable": "waits for descriptors",
     "keys.read_again": "reads a key file by keys.load_signer",
+    "startfiles.load_all": "reads files by configfile.read, keys.load_signer, certificates.load and tokensfile.load",
+    "tokensfile.load_named": "is tokensfile.load",
     "transport.tls.load": "reads files by certificates.load",
     "runtime.read_contents": "reads batches that the store has checked",
 }

@@ -256,7 +256,7 @@ TARGETS = (
         "text.config_file",
         config_file,
         (ConfigError,),
-        ("configfile.load", "config.examine"),
+        ("configfile.load", "configfile.read", "config.examine"),
         _configs,
     ),
     Target(
