@@ -8,6 +8,8 @@ from tests.simulation.broken import BREAKAGES, Breakage
 from tests.simulation.campaign import run_here
 from tests.simulation.run import Scenario, simulate
 
+pytestmark = pytest.mark.timeout(600)  # a matter of processor time alone; many minutes where much else runs
+
 
 @pytest.mark.parametrize("broken", BREAKAGES.values(), ids=lambda broken: broken.name)
 def test_a_broken_core_is_caught(broken: Breakage) -> None:

@@ -65,7 +65,11 @@ def test_a_fleet_that_is_well_has_a_line_for_each_node_and_no_fault() -> None:
         ({}, {"log-2": {"reachable": False, "error": "refused"}}, "log-2: it does not answer at log-2:50052: refused"),
         ({}, {"log-3": {"health": "UNHEALTHY", "note": "silent"}}, "log-3: to the master it is UNHEALTHY; silent"),
         ({}, {"log-2": {"certificate_expires_ms": NOW_MS + 29 * DAY_MS}}, "log-2: its certificate ends on 2025-12-23"),
-        ({}, {"log-1": {"state": "opening"}}, "the fleet: no master takes posts"),
+        (
+            {},
+            {"log-1": {"state": "opening"}},
+            "the fleet: no master takes posts; bring its host back, or replicad-cli promote another node",
+        ),
         ({}, {"log-3": {"version": "0.1.0"}}, "the fleet: its nodes have versions 0.1.0, 0.2.0"),
     ],
 )

@@ -81,7 +81,7 @@ def _fleet_faults(rows):
     if not rows:
         yield "the fleet: none of its nodes answers"
     elif not any(row["role"] == "master" and row["state"] == "open" for row in rows):
-        yield "the fleet: no master takes posts"
+        yield "the fleet: no master takes posts; bring its host back, or replicad-cli promote another node"
     versions = sorted({row["version"] for row in rows if row.get("version")})
     if len(versions) > 1:
         yield f"the fleet: its nodes have versions {', '.join(versions)}; upgrade.yml brings all to one"
