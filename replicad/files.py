@@ -44,7 +44,14 @@ def take_lock(path: Path) -> int:
 
     Held until the descriptor that this returns is closed. The file stays: two could each hold one of its own.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        if os.geteuid() == 0:  # root made it in another's folder, and must not keep that one out
+            folder = path.parent.stat()
+            os.fchown(descriptor, folder.st_uid, folder.st_gid)
+    except FileExistsError:
+        descriptor = os.open(path, flags)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except BaseException:

@@ -92,7 +92,8 @@ class Authority:
     @classmethod
     def create(cls, folder: Path, *, name: str, days: int, now: datetime) -> tuple[Authority, bool]:
         """The CA that is made in ``folder``, or is there, and whether it was made now."""
-        _check_ca_name(name)
+        if not (folder / "ca.key").exists():
+            _check_ca_name(name)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as exc:
@@ -112,7 +113,7 @@ class Authority:
     @contextlib.contextmanager
     def changing(cls, folder: Path) -> Iterator[Authority]:
         """The CA that is in ``folder``, which nobody else changes meanwhile; as :meth:`open` otherwise."""
-        if not folder.is_dir():
+        if not (folder / "ca.key").exists():  # and no lock is left in a folder that is none of ours
             raise _no_ca(folder)
         with _locked(folder):
             yield cls.open(folder)

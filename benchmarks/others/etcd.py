@@ -12,8 +12,9 @@ from pathlib import Path
 
 from grpc import aio
 
-from benchmarks.others.system import PAYLOAD, Measure, Result, closed_loop, free_ports, servers, wait_until
+from benchmarks.others.system import PAYLOAD, Measure, Result, closed_loop, servers, wait_until
 from replicad import eventloop
+from replicad.dev import free_ports
 
 _PUT = "/etcdserverpb.KV/Put"
 _NODES = ("n1", "n2", "n3")

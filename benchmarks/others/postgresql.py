@@ -10,7 +10,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.others.system import BenchmarkError, Measure, Result, free_ports, result_of, run, wait_until
+from benchmarks.others.system import BenchmarkError, Measure, Result, result_of, run, wait_until
+from replicad.dev import free_ports
 
 _PROGRAMS = Path("/usr/lib/postgresql")  # Debian's, by version; not in PATH
 _USER = "postgres"  # it refuses to be root's

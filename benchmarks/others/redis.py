@@ -19,11 +19,11 @@ from benchmarks.others.system import (
     Measure,
     Result,
     closed_loop,
-    free_ports,
     servers,
     wait_until,
 )
 from replicad import eventloop
+from replicad.dev import free_ports
 
 _WAIT_MS = 5000
 

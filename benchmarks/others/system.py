@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import pwd
-import socket
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -76,13 +75,6 @@ async def closed_loop(posts: Sequence[Callable[[], Awaitable[None]]], seconds: f
 
     await asyncio.gather(*map(call, posts))
     return result_of(latencies_s, time.perf_counter() - began)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]
 
 
 def wait_until(look: Callable[[], bool], what: str) -> None:

@@ -60,8 +60,7 @@ def post_again(session: Session, config: Config, records: Iterable[Record], *, w
     try:
         run(work())
     except ServiceError as error:
-        failure = service_failure(error)
-        failure.applied = error.applied
+        failure = service_failure(error).of_post(error)
         failure.message = f"{failure.message} ({_sum(results)} before that; what was posted is known by its id)"
         raise failure from error
     if not session.json:

@@ -35,7 +35,11 @@ class Bulk:
                 if isinstance(content, Exception):
                     fault = content
                     break
-                self._submit(content)
+                try:
+                    self._submit(content)
+                except ServiceError as error:  # what is under way may be in the log, and is told first
+                    fault = error
+                    break
                 if len(self._under_way) >= FRAMES_UNDER_WAY:
                     yield await self._oldest()
             while self._under_way:

@@ -47,7 +47,7 @@ GREETING_S = 0.25
 class PostStream:
     """A PostStream call and the frames that were sent on it and have no answer yet, by sequence."""
 
-    __slots__ = ("address", "call", "heard", "heard_at", "in_flight", "left", "over", "reader")
+    __slots__ = ("address", "call", "heard", "heard_at", "in_flight", "left", "over", "reader", "unanswered_bytes")
 
     def __init__(self, address: str, call: DuplexStream) -> None:
         self.address = address
@@ -57,6 +57,7 @@ class PostStream:
         self.heard_at = 0.0  # by the loop's clock
         self.left = False  # nothing more is sent on it; answers that are still to come are welcome
         self.over = False
+        self.unanswered_bytes = 0  # of the largest frame that ran out of time, and may be answered yet
         self.reader: asyncio.Task[None] | None = None
 
 
@@ -159,7 +160,7 @@ class Poster:
                 continue
             lane, frame = taken
             if frame.last_error is not None and not frame.lost and self._left_s(frame) < LAST_TRY_S:
-                frame.fail(timeout_error(frame, in_flight=False, reason=None))
+                frame.fail(timeout_error(frame, in_flight=False, reason=self._reason(frame)))
             else:
                 await self._send(stream, lane, frame)
 
@@ -408,10 +409,11 @@ class Poster:
         # the stream was taken, it says nothing about what was sent on it before.
         refused = isinstance(error, Unauthorized | Forbidden | BadRequest) and not stream.heard.is_set()
         stream.heard.set()
-        if isinstance(error, TooLarge) and stream.in_flight:  # for gRPC; the largest one is, if any
+        if isinstance(error, TooLarge) and stream.in_flight:  # for gRPC; the largest one is, in flight or out of time
             lane, frame = max(stream.in_flight.values(), key=lambda each: each[1].size_bytes)
-            self._landed(stream, lane, frame)
-            self._refused(stream, lane, frame, error)
+            if frame.size_bytes > stream.unanswered_bytes:
+                self._landed(stream, lane, frame)
+                self._refused(stream, lane, frame, error)
         for lane, frame in list(stream.in_flight.values())[::-1]:
             self._landed(stream, lane, frame)
             frame.last_error = error
@@ -427,6 +429,7 @@ class Poster:
         stream = self._where.get(frame.sequence)
         if stream is not None:
             self._landed(stream, lane, frame)
+            stream.unanswered_bytes = max(stream.unanswered_bytes, frame.size_bytes)
             frame.fail(timeout_error(frame, in_flight=True, reason=self._reason(frame)))
             if stream.heard_at <= frame.sent_at:  # a loop's clock may stand still for a millisecond
                 self._end(stream, Unavailable(f"{stream.address} answers nothing"))

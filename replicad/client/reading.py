@@ -140,33 +140,36 @@ class Reader:
         """The records of one stream after the other, until one ends well. Gives up when no stream has begun to answer
         for the client's timeout; an ``endless`` one, which is not to end, never again once it has worked."""
         loop = asyncio.get_running_loop()
-        ever_answered, tries = False, 0  # without a record
+        ever_answered, tries = False, 0  # that ended in silence, without a record
         give_up_at = loop.time() + self._timeout_s
         while not reading.is_complete:
             address, heard = self.route.current, False
             stream = self._connections.to(address).stream(method, request())
             try:
                 while True:
-                    wait_s = self._wait_s(endless=endless, heard=heard, tries=tries, left_s=give_up_at - loop.time())
+                    patient, left_s = endless and ever_answered, give_up_at - loop.time()
+                    wait_s = self._wait_s(endless=patient, heard=heard, tries=tries, left_s=left_s)
                     data = await self._response(stream, address, wait_s)
                     if data is None:
                         break
                     taken = reading.take(data)
                     if taken or heard:  # an idle tail's beat, too; the first response may be empty, and no more come
                         tries = 0
+                        self.route.succeeded()  # not by a greeting alone: who only greets is not asked without a pause
                     ever_answered = heard = True
-                    self.route.succeeded()
                     for records in taken:
                         yield records
                 if not endless:
+                    self.route.succeeded()
                     return
                 error: ServiceError = Unavailable(f"{address} ended the tail")
             except ServiceError as exc:
                 error = exc
+                if isinstance(exc.__cause__, TimeoutError):  # an error that comes at once asks for no longer wait
+                    tries += 1
             finally:
                 stream.cancel()
             delay = self._next_address(self.route, error, address)
-            tries += 1
             if heard:
                 give_up_at = loop.time() + self._timeout_s
             patient = endless and ever_answered

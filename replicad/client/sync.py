@@ -130,7 +130,7 @@ class Client:
         def oldest() -> list[Posted]:
             nonlocal confirmed
             try:
-                posted = under_way.popleft().result()
+                posted = _result(under_way.popleft())
             except ServiceError as error:
                 raise bulk_error(error, confirmed) from error
             confirmed += len(posted)
@@ -142,9 +142,12 @@ class Client:
                 if isinstance(content, Exception):
                     fault = content
                     break
-                under_way.append(
-                    self._start(self._client.post_content(content, write_concern=write_concern, timeout_s=timeout_s))
-                )
+                post = self._client.post_content(content, write_concern=write_concern, timeout_s=timeout_s)
+                try:
+                    under_way.append(self._start(post))
+                except ServiceError as error:  # what is under way may be in the log, and is told first
+                    fault = error
+                    break
                 if len(under_way) >= FRAMES_UNDER_WAY:
                     yield oldest()
             while under_way:
@@ -234,11 +237,7 @@ class Client:
     def _run(self, coroutine: Coroutine[object, object, T]) -> T:
         waiter = self._start(coroutine)
         try:
-            return waiter.result()
-        except CancelledError:  # by closing, of what did not end by itself
-            closed = Unavailable("the client was closed")
-            closed.applied = Applied.UNKNOWN
-            raise closed from None
+            return _result(waiter)
         except BaseException:
             waiter.cancel()  # KeyboardInterrupt: nobody waits any more
             raise
@@ -278,6 +277,15 @@ class _Ahead:
 
     def _fetch(self) -> asyncio.Task[list[Record] | None]:
         return asyncio.create_task(_next(self._batches))
+
+
+def _result(waiter: Future[T]) -> T:
+    try:
+        return waiter.result()
+    except CancelledError:  # by closing, of what did not end by itself
+        closed = Unavailable("the client was closed")
+        closed.applied = Applied.UNKNOWN
+        raise closed from None
 
 
 async def _next(batches: RecordBatches) -> list[Record] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import stat
 from datetime import timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from replicad import certificates, pki
 from replicad.errors import OperatorError
+from replicad.files import take_lock
 from replicad.keys import generate
 from replicad.pki import CLIENT, NODE, Authority, Entry
 from tests.support.certificates import now
@@ -134,7 +136,7 @@ def test_of_two_that_make_a_ca_at_once_the_second_finds_the_firsts(
     monkeypatch.setattr(pki, "_new_ca", new_ca_while_another_comes)
     create()
     other.join()
-    assert made == [True, False]
+    assert sorted(made) == [False, True]  # the second may be the first to tell
     assert len(Authority.open(folder).bundle) == 1
 
 
@@ -254,3 +256,18 @@ def test_an_expired_ca_issues_nothing(folder: Path) -> None:
 def test_usages_are_told_in_words(ca: Authority) -> None:
     said = [pki.usages(each.certificate) for each in (issue(ca), issue(ca, "c", kind=CLIENT), *ca.entries()[:1])]
     assert said == [["server", "client"], ["client"], ["issue"]]
+
+
+def test_a_folder_without_a_ca_gets_no_lock_file(tmp_path: Path) -> None:
+    with pytest.raises(OperatorError, match="holds no CA"), Authority.changing(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_lock_that_root_makes_is_the_folders_owners(tmp_path: Path) -> None:
+    os.chown(tmp_path, 65534, 65534)
+    os.close(take_lock(tmp_path / ".lock"))
+    found = (tmp_path / ".lock").stat()
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (65534, 65534, 0o600)
+    os.close(take_lock(tmp_path / ".lock"))

@@ -135,7 +135,7 @@ async def test_without_a_master_what_another_node_has_is_found(
 async def test_without_a_master_what_no_node_has_is_not_called_not_found(a: ScriptedServer) -> None:
     """A worker that lags must not make a message look as if it had never been applied."""
     answers(a, master="", outcome=NotFound("not here"))
-    async with AsyncClient(a.address, token="") as client:
+    async with AsyncClient(a.address, token="", timeout_s=1.0) as client:
         with pytest.raises(Unavailable, match="master"):
             await client.outcome("x")
 

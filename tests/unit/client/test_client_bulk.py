@@ -10,7 +10,7 @@ import pytest
 from replicad.client import AsyncClient, NewMessage, Posted
 from replicad.client.bulk import FRAMES_UNDER_WAY
 from replicad.client.frames import FRAME_BYTES, FRAME_MESSAGES
-from replicad.errors import BadRequest, IdConflict, StorageFull, TooLarge, Unavailable
+from replicad.errors import BadRequest, IdConflict, OutcomeUnknown, StorageFull, TooLarge, Unavailable
 from replicad.wire.codec import PostFrame, PostFrameResult, PostRun
 from tests.support.scripted_server import PostCall, ScriptedServer, soon
 
@@ -261,3 +261,15 @@ async def test_an_error_of_a_plain_iterable_comes_out_after_what_was_posted_and_
         assert 0 < confirmed == log.size - before
         assert isinstance(told, error)
         assert text.format(confirmed) in str(told)
+
+
+async def test_closing_leaves_the_outcome_of_what_is_under_way_unknown(server: ScriptedServer) -> None:
+    client = AsyncClient(server.address, token="")
+    posting = client.post_many([bytes(FRAME_BYTES)] * 20)
+    first = asyncio.ensure_future(anext(posting))
+    call = await server.call()
+    call.accept(await call.frame())
+    await soon(first)
+    await soon(client.close())
+    with pytest.raises(OutcomeUnknown, match="the first 1 messages are confirmed"):
+        await anext(posting)

@@ -603,3 +603,20 @@ async def test_a_client_belongs_to_one_event_loop(a: ScriptedServer) -> None:
 
     await asyncio.to_thread(elsewhere)
     await asyncio.to_thread(again)
+
+
+async def test_what_is_too_large_and_ran_out_of_time_is_not_laid_to_another(a: ScriptedServer) -> None:
+    async with AsyncClient(a.address, token="") as client:
+        [small] = posting(client, "small", concern=3)
+        call = await a.call()
+        await call.frame()  # it is in the log by now
+        large = asyncio.create_task(client.post(bytes(1 << 20), timeout_s=SHORT_S))
+        await call.frame()
+        [other] = posting(client, "other", concern=1)
+        call.accept(await call.frame())
+        await soon(other)
+        assert (await error_of(large)).applied is Applied.UNKNOWN
+        call.end(TooLarge("Received message larger than max"))
+        call = await a.call()
+        call.accept(await call.frame(), first_offset=7, duplicate=True)
+        assert (await soon(small)).offset == 7

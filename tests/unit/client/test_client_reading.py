@@ -369,3 +369,39 @@ def test_on_a_slow_line_a_response_is_given_longer_with_each_try() -> None:
     assert waits(endless=True, heard=True) == [10.0, 20.0, 80.0, 640.0]
     assert waits(endless=False, heard=False) == [5.0, 9.0, 9.0, 9.0]
     assert waits(endless=False, heard=True) == [10.0] * 4
+
+
+async def _hangs(_: object) -> AsyncIterator[bytes | ServiceError]:
+    await forever()
+    yield b""
+
+
+async def test_a_tail_whose_first_node_hangs_goes_to_another(a: ScriptedServer, b: ScriptedServer) -> None:
+    [body] = log(1)
+    a.scripts.append(_hangs)
+    b.scripts.append([listing(), listing(body)])
+    async with AsyncClient([a.address, b.address], token="", timeout_s=3.0) as client:
+        assert (await soon(anext(client.tail()))).offset == 0
+
+
+async def test_errors_that_come_at_once_do_not_make_a_silent_node_be_waited_for_longer(
+    a: ScriptedServer, b: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("replicad.client.reading.TAIL_SILENCE_S", 0.3)
+    first, second = log(1, 1)
+    refused = [Unavailable("restarting")]
+    a.scripts += [[listing(first), *refused], refused, refused, refused, _hangs]
+    b.scripts += [refused] * 4 + [[listing(), listing(second)]]
+    async with AsyncClient([a.address, b.address], token="") as client:
+        tail = client.tail()
+        await soon(anext(tail))
+        async with asyncio.timeout(4.0):  # of which the tries take up to 2.5; doubled seven times it were 20
+            assert (await anext(tail)).offset == 1
+
+
+async def test_a_node_that_only_greets_a_tail_is_not_asked_without_a_pause(a: ScriptedServer) -> None:
+    a.scripts += [[listing(), Unavailable("offset 0 is damaged")]] * 5000
+    async with AsyncClient(a.address, token="") as client:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(client.tail()), 1.0)
+    assert len(a.requests) < 50

@@ -242,3 +242,24 @@ def test_a_forked_process_is_told_that_the_client_is_not_its_own() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=20, check=False)
     assert done.stdout == b"7\n", done.stderr
+
+
+async def test_a_post_many_whose_client_is_closed_says_that_the_outcome_is_unknown(server: ScriptedServer) -> None:
+    frames: list[PostFrame] = []
+
+    def answer_the_first(call: PostCall, frame: PostFrame) -> None:
+        frames.append(frame)
+        if len(frames) == 1:
+            call.accept(frame)
+
+    server.on_frame = answer_the_first
+
+    def work() -> None:
+        client = Client(server.address, token="")
+        posting = client.post_many([bytes(1 << 20)] * 20)
+        next(posting)
+        client.close()
+        with pytest.raises(OutcomeUnknown):
+            next(posting)
+
+    await soon(asyncio.to_thread(work))
