@@ -19,7 +19,7 @@ from replicad.client.frames import BulkFrame, CallsFrame, Frame, outcomes_of, ti
 from replicad.client.lanes import WINDOW_BYTES, Lane, LaneKey, Lanes
 from replicad.client.retry import Route, may_retry, next_delay
 from replicad.client.types import Posted
-from replicad.client.vigil import BLIND_S, BLIND_WRITING_S, SILENCE_S, MayNotAsk, newer_master
+from replicad.client.vigil import BLIND_S, BLIND_WRITING_S, MAX_PAUSE_S, SILENCE_S, MayNotAsk, newer_master
 from replicad.errors import (
     Applied,
     BadRequest,
@@ -199,12 +199,16 @@ class Poster:
 
     async def _watch(self, stream: PostStream) -> None:
         """Leave a stream that says nothing when another node is the master: this one hangs, or is cut off, and may not
-        even know."""
+        even know. While it answers others it is asked about ever more seldom: most likely a post waits for a node that
+        is away."""
+        pause_s = SILENCE_S
         while not stream.over:
-            await asyncio.sleep(SILENCE_S)
-            silent_s = self._silent_s(stream)
-            if silent_s < SILENCE_S:
+            await asyncio.sleep(pause_s)
+            if self._silent_s(stream) < SILENCE_S:
+                pause_s = SILENCE_S
                 continue
+            answers = self._loop.time() - stream.heard_at < pause_s
+            pause_s = min(2 * pause_s, MAX_PAUSE_S) if answers else SILENCE_S
             try:
                 master = await newer_master(self._connections, self._route.addresses, stream.address)
             except MayNotAsk:

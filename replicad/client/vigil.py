@@ -16,6 +16,7 @@ from replicad.wire.parsing import parse_peer
 from replicad.wire.v1 import log_pb2
 
 SILENCE_S = 1.0  # an answer at a majority takes a hundredth of it
+MAX_PAUSE_S = 8.0  # between two looks at a node that answers others: within a caller's usual timeout there is one more
 ASK_S = 1.0  # a node that is alive answers at once
 BLIND_S = 5.0  # who may not ask how nodes are leaves a silent stream after so long, and posts again elsewhere
 BLIND_WRITING_S = 15.0  # and this, while what it waits for is still on its way: 1 MiB at 70 KB/s

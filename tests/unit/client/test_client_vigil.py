@@ -127,6 +127,28 @@ async def test_a_master_that_was_replaced_is_left_though_it_answers_what_others_
             task.cancel()
 
 
+async def test_a_node_that_answers_others_is_asked_about_ever_more_seldom(servers: list[ScriptedServer]) -> None:
+    says(servers[0], "master", "open", 3)
+    looks = []
+    for beside in (True, False):
+        servers[1].requests.clear()
+        async with client_of(servers) as client:
+            posting = asyncio.create_task(client.post(b"x", write_concern=3))
+            call = await servers[0].call()
+            frame = await call.frame()
+            for _ in range(30):
+                if beside:
+                    other = asyncio.create_task(client.post(b"y", write_concern=1))
+                    call.accept(await call.frame())
+                    await soon(other)
+                await asyncio.sleep(SILENCE_S / 2)
+            looks.append(len(servers[1].requests))
+            call.accept(frame)
+            await soon(posting)
+    assert 2 <= looks[0] <= 6, "after 1, 3, 7 and 15 times the silence"
+    assert looks[1] > looks[0]
+
+
 async def _answer(call: PostCall, concern: str) -> None:
     while True:
         frame = await call.frames.get()
