@@ -35,9 +35,13 @@ DAY_S = 86_400
 
 _Extension = TypeVar("_Extension", bound=x509.ExtensionType)
 
-# Bundles of public CAs have certificates with flaws of which cryptography warns. Who gives one can't mend it.
+# Bundles of public CAs have certificates with flaws of which cryptography warns, Debian's older one in a module of its
+# own. Who gives a bundle can't mend it.
 warnings.filterwarnings(
-    "ignore", "(Parsed|The parsed) ", CryptographyDeprecationWarning, module=__name__.replace(".", r"\.")
+    "ignore",
+    "(Parsed|The parsed) ",
+    CryptographyDeprecationWarning,
+    module=r"(replicad\.certificates|cryptography\.x509\.base)",
 )
 
 _BEGIN, _END = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----"
