@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from typing import Protocol, cast
+from weakref import WeakSet
 
 import grpc
 import grpc.aio
@@ -65,7 +66,10 @@ class DuplexStream(ResponseStream, Protocol):
 
 
 class Connection:
-    """A channel to one node. To be made and used inside a running loop."""
+    """A channel to one node. To be made and used inside a running loop.
+
+    1. Closing it ends every call on it. gRPC itself does so in some of its releases only.
+    """
 
     def __init__(self, address: str, token: str, tls: ClientTls | None = None) -> None:
         self.address = address
@@ -77,13 +81,14 @@ class Connection:
         token = token if tls is not None or stays_here(address) else ""
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._tls = tls
+        self._calls: WeakSet[ResponseStream | grpc.aio.UnaryUnaryCall[bytes, bytes]] = WeakSet()
 
     async def call(self, method: str, request: bytes, *, timeout_s: float) -> bytes:
         """A single request and its response. Raises ServiceError."""
+        call = self._channel.unary_unary(method, _as_is, _as_is)(request, timeout=timeout_s, metadata=self._metadata)
+        self._calls.add(call)
         try:
-            return await self._channel.unary_unary(method, _as_is, _as_is)(
-                request, timeout=timeout_s, metadata=self._metadata
-            )
+            return await call
         except grpc.aio.AioRpcError as exc:
             raise service_error(exc, self.address, self._tls) from exc
         except asyncio.CancelledError:
@@ -93,15 +98,21 @@ class Connection:
 
     def stream(self, method: str, request: bytes) -> ResponseStream:
         """A call whose responses are read one by one, as bytes."""
-        return cast(
+        stream = cast(
             ResponseStream, self._channel.unary_stream(method, _as_is, _as_is)(request, metadata=self._metadata)
         )
+        self._calls.add(stream)
+        return stream
 
     def duplex(self, method: str) -> DuplexStream:
         """A call that streams both ways, bytes in and out."""
-        return cast(DuplexStream, self._channel.stream_stream(method)(metadata=self._metadata))
+        stream = cast(DuplexStream, self._channel.stream_stream(method)(metadata=self._metadata))
+        self._calls.add(stream)
+        return stream
 
     async def close(self) -> None:
+        for call in list(self._calls):
+            call.cancel()
         await self._channel.close()
 
 

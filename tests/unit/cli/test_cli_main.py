@@ -15,6 +15,7 @@ import pytest
 
 import replicad
 from replicad.cli.main import COMMANDS, cli, main
+from tests.support.commandline import ROOT
 
 RUN = [sys.executable, "-m", "replicad.cli"]
 
@@ -116,8 +117,9 @@ def test_no_command_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) ->
 
 def run_by_shell(command: str) -> tuple[int, str, str]:
     """How `replicad-cli COMMAND` ends, redirections and all: exit code, standard output, standard error."""
-    line = f"{shlex.join(RUN)} {command}"
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, text=True, check=False)
+    shell = ["bash", "-o", "pipefail", "-c", f"{shlex.join(RUN)} {command}"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}  # it need not be installed, and the test may be elsewhere
+    done = subprocess.run(shell, env=env, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout, done.stderr
 
 
