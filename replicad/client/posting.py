@@ -201,14 +201,18 @@ class Poster:
         """Leave a stream that says nothing when another node is the master: this one hangs, or is cut off, and may not
         even know. While it answers others it is asked about ever more seldom: most likely a post waits for a node that
         is away."""
-        pause_s = SILENCE_S
+        pause_s, ask_at = SILENCE_S, 0.0
         while not stream.over:
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(SILENCE_S)
             if self._silent_s(stream) < SILENCE_S:
-                pause_s = SILENCE_S
+                pause_s, ask_at = SILENCE_S, 0.0
                 continue
-            answers = self._loop.time() - stream.heard_at < pause_s
-            pause_s = min(2 * pause_s, MAX_PAUSE_S) if answers else SILENCE_S
+            now = self._loop.time()
+            if now - stream.heard_at < SILENCE_S:  # once it falls silent, the others are asked at once
+                if now < ask_at:
+                    continue
+                pause_s = min(2 * pause_s, MAX_PAUSE_S)
+                ask_at = now + pause_s
             try:
                 master = await newer_master(self._connections, self._route.addresses, stream.address)
             except MayNotAsk:
