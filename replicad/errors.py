@@ -148,6 +148,7 @@ class ServiceError(ReplicadError):
         master: str = "",
         master_address: str = "",
         retry_after_s: float | None = None,
+        id: str = "",
     ) -> None:
         super().__init__(message or self.name)
         self.message = message or self.name
@@ -156,6 +157,7 @@ class ServiceError(ReplicadError):
         self.master = master  # name of the master, as the answering node knows it
         self.master_address = master_address
         self.retry_after_s = retry_after_s
+        self.id = id  # the message's, where the client library raises this for a post; "" when it was never sent
 
 
 class BadRequest(ServiceError):

@@ -133,8 +133,9 @@ class AsyncClient:
         """Post one message and wait for its write concern. Text is sent as UTF-8.
 
         ``id`` names the message: posted again with the same id it is not applied twice, and the answer has the
-        original offset. Without one a UUIDv7 is made. Concurrent calls travel together in a few frames. Until the
-        timeout is over the same message is sent again, to whichever node is master, as long as that may help.
+        original offset. Without one a UUIDv7 is made; an error has it, too (``error.id``). Concurrent calls travel
+        together in a few frames. Until the timeout is over the same message is sent again, to whichever node is master,
+        as long as that may help.
 
         With encryption, a message that stands in the log encrypted with an older key is read back to tell a retry from
         a conflict; where that can't be done, IdConflict says ``applied`` unknown.
@@ -149,9 +150,9 @@ class AsyncClient:
             raise TooLarge(f"payload has {len(encoded)} bytes, no log takes more than {MAX_PAYLOAD_BYTES}")
         poster = self._poster or self._start_poster()
         key = self._lane_key(write_concern, timeout_s)
-        message_id = PROCESS_IDS.one() if id is None else checked_id(id)
+        message_id = "" if id is None else checked_id(id)
         if self._sealed is not None:
-            return await self._sealed.post(key, Message(message_id, encoded, encoded_headers))
+            return await self._sealed.post(key, Message(message_id or PROCESS_IDS.one(), encoded, encoded_headers))
         return await poster.add(key, message_id, encoded, encoded_headers)
 
     async def repost(

@@ -11,6 +11,7 @@ from functools import partial
 from itertools import repeat
 from typing import cast
 
+from replicad.client.ids import PROCESS_IDS
 from replicad.client.retry import own_instance
 from replicad.client.types import Posted
 from replicad.errors import (
@@ -125,29 +126,37 @@ class Frame:
 
 
 class CallsFrame(Frame):
-    """Messages of many callers, each waiting for its own."""
+    """Messages of many callers, each waiting for its own. An id of "" is made when the frame is first sent."""
 
-    __slots__ = ("waiters",)
+    __slots__ = ("closes_at", "waiters")
 
-    def __init__(self, *, deadline: float) -> None:
+    def __init__(self, *, deadline: float, closes_at: float = 0.0) -> None:
+        """It takes callers until ``closes_at``, by the loop's clock."""
         super().__init__(ids=[], payloads=[], headers=[], size_bytes=0, deadline=deadline)
+        self.closes_at = closes_at
         self.waiters: list[asyncio.Future[Posted]] = []
+
+    def encode(self, *, write_concern: str, now: float) -> bytes:
+        if missing := self.ids.count(""):
+            made = iter(PROCESS_IDS.many(missing))
+            self.ids = [each or next(made) for each in self.ids]
+        return super().encode(write_concern=write_concern, now=now)
 
     def settle(self, outcomes: Sequence[PostOutcome]) -> None:
         if self.finish():
-            for waiter, outcome in zip(self.waiters, outcomes, strict=True):
+            for index, (waiter, outcome) in enumerate(zip(self.waiters, outcomes, strict=True)):
                 if waiter.done():  # its caller was cancelled
                     continue
                 if isinstance(outcome, Posted):
                     waiter.set_result(outcome)
                 else:
-                    waiter.set_exception(final_error(self, outcome))
+                    waiter.set_exception(final_error(self, outcome, index))
 
     def fail(self, error: ServiceError) -> None:
         if self.finish():
-            for waiter in self.waiters:
+            for index, waiter in enumerate(self.waiters):
                 if not waiter.done():
-                    waiter.set_exception(final_error(self, error))
+                    waiter.set_exception(final_error(self, error, index))
 
     def halves(self, first: Sequence[int], second: Sequence[int]) -> list[Frame]:
         return [self.part(first), self.part(second)]
@@ -183,15 +192,19 @@ class BulkFrame(Frame):
         self.waiter = waiter
 
     def settle(self, outcomes: Sequence[PostOutcome]) -> None:
-        failed = next((each for each in outcomes if isinstance(each, ServiceError)), None)
-        if failed is not None:
-            self.fail(failed)
-        elif self.finish() and not self.waiter.done():
+        for index, each in enumerate(outcomes):
+            if isinstance(each, ServiceError):
+                self._fail_at(index, each)
+                return
+        if self.finish() and not self.waiter.done():
             self.waiter.set_result(cast(list[Posted], outcomes))
 
     def fail(self, error: ServiceError) -> None:
+        self._fail_at(0, error)
+
+    def _fail_at(self, index: int, error: ServiceError) -> None:
         if self.finish() and not self.waiter.done():
-            self.waiter.set_exception(final_error(self, error))
+            self.waiter.set_exception(final_error(self, error, index))
 
     def halves(self, first: Sequence[int], second: Sequence[int]) -> list[Frame]:
         parts = [self._part(first), self._part(second)]
@@ -226,10 +239,11 @@ class BulkFrame(Frame):
         return part
 
 
-def final_error(frame: Frame, error: ServiceError) -> ServiceError:
-    """The error for one caller. A refusal of the latest try says nothing about an earlier one whose answer was lost,
-    unless it tells that the log has other content under the id: limits and voters may have been others then."""
-    mine = own_instance(error)
+def final_error(frame: Frame, error: ServiceError, index: int) -> ServiceError:
+    """The error for one caller, of the message with that index. A refusal of the latest try says nothing about an
+    earlier one whose answer was lost, unless it tells that the log has other content under the id: limits and voters
+    may have been others then."""
+    mine = own_instance(error, id=frame.ids[index])
     if frame.lost and mine.applied is Applied.NO and not isinstance(error, IdConflict):
         mine.applied = Applied.UNKNOWN
     return mine

@@ -59,21 +59,18 @@ class Lanes:
         self._lanes: dict[LaneKey, Lane] = {}  # in the order in which they are served next
 
     def add(self, key: LaneKey, message_id: str, payload: bytes, headers: bytes) -> asyncio.Future[Posted]:
-        """Put a message into its lane's open frame; the future has its outcome."""
+        """Put a message into its lane's open frame; the future has its outcome. The work for each caller: the rest is
+        done for a frame of them."""
         lane = self._lanes.get(key) or self._new_lane(key)
-        size, now = len(payload) + len(headers), self._loop.time()
-        frame = lane.open
-        if frame is not None and (
-            frame.done
-            or len(frame.ids) >= FRAME_MESSAGES
+        frame, size, now = lane.open, len(payload) + len(headers), self._loop.time()
+        if (
+            frame is None
+            or now > frame.closes_at
             or frame.size_bytes + size > FRAME_BYTES
-            or now - (frame.deadline - key[1]) > lane.spread_s
+            or len(frame.ids) >= FRAME_MESSAGES
+            or frame.done
         ):
-            lane.ready.append(frame)
-            frame = None
-        if frame is None:
-            frame = lane.open = CallsFrame(deadline=now + key[1])
-            self._started(lane, frame)
+            frame = self._begin(lane, now)
         waiter: asyncio.Future[Posted] = self._loop.create_future()
         frame.ids.append(message_id)
         frame.payloads.append(payload)
@@ -81,6 +78,14 @@ class Lanes:
         frame.waiters.append(waiter)
         frame.size_bytes += size
         return waiter
+
+    def _begin(self, lane: Lane, now: float) -> CallsFrame:
+        """A new open frame, behind the one that was."""
+        if lane.open is not None:
+            lane.ready.append(lane.open)
+        frame = lane.open = CallsFrame(deadline=now + lane.key[1], closes_at=now + lane.spread_s)
+        self._started(lane, frame)
+        return frame
 
     def lane(self, key: LaneKey) -> Lane:
         return self._lanes.get(key) or self._new_lane(key)

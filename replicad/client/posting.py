@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 from contextlib import suppress
 from random import Random
+from typing import NoReturn
 
 import grpc.aio
 
@@ -86,17 +87,18 @@ class Poster:
     # --- taking messages --------------------------------------------------------------------------------------------
 
     def add(self, key: LaneKey, message_id: str, payload: bytes, headers: bytes) -> asyncio.Future[Posted]:
-        """Post one message together with whatever else is posted now; the future has its outcome."""
-        self._check_open()
-        waiter = self._lanes.add(key, message_id, payload, headers)
-        self._work.set()
-        return waiter
+        """Post one message together with whatever else is posted now; the future has its outcome. With ``message_id``
+        "" it gets one."""
+        if self._closed:
+            self._refuse_closed()
+        return self._lanes.add(key, message_id, payload, headers)
 
     def submit(
         self, key: LaneKey, *, ids: list[str], payloads: list[bytes], headers: list[bytes], size_bytes: int
     ) -> asyncio.Future[list[Posted]]:
         """Post a whole frame; the future has its outcome."""
-        self._check_open()
+        if self._closed:
+            self._refuse_closed()
         waiter: asyncio.Future[list[Posted]] = self._loop.create_future()
         frame = BulkFrame(
             ids=ids,
@@ -109,7 +111,6 @@ class Poster:
         lane = self._lanes.lane(key)
         self._started(lane, frame)
         lane.ready.append(frame)
-        self._work.set()
         return waiter
 
     async def close(self) -> None:
@@ -133,14 +134,15 @@ class Poster:
             frame.fail(timeout_error(frame, in_flight=False, reason=reason))
         self._resting.clear()
 
-    def _check_open(self) -> None:
-        if self._closed:
-            if asyncio.get_running_loop() is not self._loop:
-                raise RuntimeError("this client is used in another event loop already: make one for each")
-            raise Unavailable("the client was closed")
+    def _refuse_closed(self) -> NoReturn:
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("this client is used in another event loop already: make one for each")
+        raise Unavailable("the client was closed")
 
     def _started(self, lane: Lane, frame: Frame) -> None:
+        """A frame was begun, and is to be sent."""
         frame.timer = self._loop.call_at(frame.deadline, self._expire, lane, frame)
+        self._work.set()
 
     # --- sending ----------------------------------------------------------------------------------------------------
 
@@ -302,7 +304,9 @@ class Poster:
             self._refused(stream, lane, frame, result.error)
             return
         self._route.succeeded()
-        again = [i for i, each in enumerate(outcomes) if isinstance(each, ServiceError) and may_retry(each)]
+        again: list[int] = []
+        if result.errors:
+            again = [i for i, each in enumerate(outcomes) if isinstance(each, ServiceError) and may_retry(each)]
         if again:
             self._retry_some(lane, frame, outcomes, again)
         else:

@@ -38,8 +38,9 @@ def may_retry(error: ServiceError) -> bool:
     return isinstance(error, InternalError) and error.applied is not Applied.NO
 
 
-def own_instance(error: ServiceError, message: str | None = None) -> ServiceError:
-    """A copy of the error: a traceback belongs to one caller, so each is given an instance of its own."""
+def own_instance(error: ServiceError, message: str | None = None, *, id: str = "") -> ServiceError:
+    """A copy of the error: a traceback belongs to one caller, so each is given an instance of its own. With ``id`` it
+    is that message's."""
     twin = type(error)(
         error.message if message is None else message,
         offset=error.offset,
@@ -47,6 +48,7 @@ def own_instance(error: ServiceError, message: str | None = None) -> ServiceErro
         master=error.master,
         master_address=error.master_address,
         retry_after_s=error.retry_after_s,
+        id=id or error.id,
     )
     if twin.applied is not error.applied:
         twin.applied = error.applied

@@ -15,6 +15,7 @@ from replicad.client.frames import (
     timeout_error,
 )
 from replicad.client.types import Posted
+from replicad.core.record import id_fault
 from replicad.errors import (
     SERVICE_ERRORS,
     Applied,
@@ -84,7 +85,7 @@ async def test_each_caller_gets_an_error_instance_of_its_own() -> None:
     first, second = (waiter.exception() for waiter in frame.waiters)
     assert isinstance(first, Unavailable)
     assert isinstance(second, Unavailable)
-    assert first is not second
+    assert (first.id, second.id) == ("a", "b")
 
 
 async def test_a_caller_who_has_gone_does_not_disturb_the_others() -> None:
@@ -106,7 +107,30 @@ async def test_the_first_message_that_fails_fails_a_bulk_frame() -> None:
     frame.settle([Posted("a", 1, False, 2), IdConflict("b is taken"), IdConflict("c is taken")])
     error = frame.waiter.exception()
     assert isinstance(error, IdConflict)
-    assert error.message == "b is taken"
+    assert (error.id, error.message) == ("b", "b is taken")
+
+
+async def test_messages_without_an_id_get_one_when_they_are_first_sent_and_keep_it() -> None:
+    def ids(frame: CallsFrame) -> list[str]:
+        data = frame.encode(write_concern="", now=0)
+        return list(decode_post_frame(data, payload_bytes=9, frame_bytes=9).messages.ids)
+
+    frame = calls_frame("", "mine", "")
+    first, own, last = ids(frame)
+    assert own == "mine"
+    assert id_fault(first) is None
+    assert id_fault(last) is None
+    assert first < last
+    assert ids(frame) == frame.ids == [first, "mine", last]
+    assert ids(frame.part([2])) == [last]
+
+
+async def test_an_error_of_one_caller_among_others_is_of_that_ones_message() -> None:
+    frame = calls_frame("a", "b")
+    frame.settle([Posted("a", 1, False, 2), IdConflict("b is taken")])
+    error = frame.waiters[1].exception()
+    assert isinstance(error, IdConflict)
+    assert error.id == "b"
 
 
 async def test_a_frame_is_halved_until_each_message_stands_alone() -> None:
@@ -163,12 +187,12 @@ async def test_headers_are_sent_only_when_a_message_has_any() -> None:
 @pytest.mark.parametrize("kind", SERVICE_ERRORS.values())
 async def test_a_refusal_never_says_not_applied_when_an_earlier_try_may_have_been(kind: type[ServiceError]) -> None:
     frame = calls_frame("a")
-    assert final_error(frame, kind()).applied is kind.applied
+    assert final_error(frame, kind(), 0).applied is kind.applied
     frame.lost = True
     if kind.applied is Applied.NO and kind is not IdConflict:
-        assert final_error(frame, kind()).applied is Applied.UNKNOWN
+        assert final_error(frame, kind(), 0).applied is Applied.UNKNOWN
     else:
-        assert final_error(frame, kind()).applied is kind.applied
+        assert final_error(frame, kind(), 0).applied is kind.applied
 
 
 async def test_out_of_time_without_a_try_that_may_have_been_applied_is_the_last_refusal() -> None:

@@ -90,7 +90,7 @@ async def test_a_frame_takes_no_caller_who_came_much_later_than_its_first() -> N
     """They share the first one's deadline."""
     setting = Setting()
     setting.add(ONE, "a")
-    setting.begun[0].deadline -= 1.0  # as if it had been begun a second ago
+    setting.begun[0].closes_at -= 1.0  # as if it had been begun a second ago
     setting.add(ONE, "b")
     assert setting.take() == ["a"]
     assert setting.take() == ["b"]

@@ -236,6 +236,14 @@ async def test_no_answer_in_time_is_an_unknown_outcome(a: ScriptedServer, client
     assert (type(error), error.applied) == (OutcomeUnknown, Applied.UNKNOWN)
 
 
+async def test_an_unknown_outcome_has_the_id_to_ask_with(a: ScriptedServer, client: AsyncClient) -> None:
+    post = asyncio.ensure_future(client.post("the library names this one", timeout_s=SHORT_S))
+    frame = await (await a.call()).frame()
+    error = await error_of(post)
+    assert type(error) is OutcomeUnknown
+    assert [error.id] == frame.messages.ids
+
+
 async def test_a_lost_try_stays_unknown_whatever_other_nodes_refuse(a: ScriptedServer, b: ScriptedServer) -> None:
     async with AsyncClient([a.address, b.address], token="", timeout_s=SHORT_S) as client:
         [post] = posting(client, "x")
