@@ -24,7 +24,7 @@ from replicad.errors import (
     Unauthorized,
     Unavailable,
 )
-from replicad.tasks import is_cancelled
+from replicad.tasks import Readable, is_cancelled, read
 from replicad.tlserrors import explain
 from replicad.wire.codec import error_from_trailer
 
@@ -50,10 +50,9 @@ def _as_is(data: bytes) -> bytes:
     return data
 
 
-class ResponseStream(Protocol):
+class ResponseStream(Readable, Protocol):
     """What we use of a grpc.aio call that streams responses."""
 
-    def read(self) -> Awaitable[object]: ...
     def cancel(self) -> bool: ...
 
 
@@ -156,7 +155,7 @@ class Connections:
     async def read(self, stream: ResponseStream, address: str) -> bytes | None:
         """The next response of a call to ``address``, or None at the stream's good end. Raises ServiceError."""
         try:
-            response = await stream.read()
+            response = await read(stream)
         except grpc.aio.AioRpcError as exc:
             raise self.error(exc, address) from exc
         except asyncio.CancelledError:

@@ -270,6 +270,8 @@ class Poster:
             await self._ended(stream)
         except grpc.aio.AioRpcError:
             await self._ended(stream)
+        if is_cancelled():  # where the call ends in the same moment gRPC 1.51 does not say so, see tasks.read()
+            raise asyncio.CancelledError
 
     @staticmethod
     async def _ended(stream: PostStream) -> None:

@@ -25,6 +25,7 @@ from replicad.errors import (
     WriteConcernTimeout,
 )
 from replicad.wire.codec import PostFrame, PostFrameResult, PostRun
+from tests.support.ending_call import BROKEN, EndingCall
 from tests.support.scripted_server import PostCall, ScriptedServer, soon
 
 SHORT_S = 0.5  # for what is to run out of time
@@ -493,6 +494,23 @@ async def test_a_caller_who_is_cancelled_leaves_the_others_alone(a: ScriptedServ
     call.accept(frame, first_offset=1)
     assert (await soon(y)).offset == 2
     assert x.cancelled()
+
+
+@pytest.mark.parametrize("end", [None, BROKEN])
+async def test_a_client_that_is_closed_while_the_stream_that_it_writes_to_ends_does_not_hang(
+    a: ScriptedServer, monkeypatch: pytest.MonkeyPatch, end: Exception | None
+) -> None:
+    ending = EndingCall(end)
+    async with AsyncClient(a.address, token="") as client:
+        (first,) = posting(client, "first")
+        call = await a.call()
+        call.accept(await call.frame())
+        await soon(first)
+        monkeypatch.setattr(client._poster._stream, "call", ending)  # type: ignore[union-attr]
+        (second,) = posting(client, "second")
+        await soon(ending.waited_for.wait())
+        await soon(client.close())
+    assert isinstance(await error_of(second), OutcomeUnknown)
 
 
 async def test_closing_tells_everyone_what_is_known(a: ScriptedServer) -> None:
