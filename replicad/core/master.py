@@ -328,7 +328,9 @@ class Master:
             self.detail = f"epoch {self.epoch} waits for room on this node's disk: {event.text}"
             return [Note("error", "no_room", self.detail, {"epoch": self.epoch})]
         effects = self.posts.refuse_queued(StorageFull(_FULL), tip=self.log.tip)
-        if self.state is State.OPEN:
+        if self._handover is not None:  # the other waits for what is not on this disk
+            effects += self._go_on(self._handover, event.text, State.READ_ONLY)
+        else:
             effects += self._change(State.READ_ONLY, event.text)
         return effects + self._reached()
 
@@ -615,12 +617,12 @@ class Master:
             effects.append(Send(ending.to, TakeOver(self.epoch)))
         return effects
 
-    def _go_on(self, ending: Handover, why: str) -> list[Effect]:
-        """A handover came to nothing: take posts again."""
+    def _go_on(self, ending: Handover, why: str, state: State = State.OPEN) -> list[Effect]:
+        """A handover came to nothing: take posts again, if there is room for them."""
         self._handover = None
         error = Unavailable(f"{why}; {self.settings.node} goes on")
-        opened = self._change(State.OPEN, f"epoch {self.epoch}; {why}", level="warning")
-        return [HandOverEnded(ending.ticket, "", error), *opened]
+        changed = self._change(state, f"epoch {self.epoch}; {why}", level="warning")
+        return [HandOverEnded(ending.ticket, "", error), *changed]
 
     # --- time --------------------------------------------------------------------------------------
 

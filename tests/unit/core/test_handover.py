@@ -98,6 +98,18 @@ def test_time_that_is_over_lets_the_master_go_on() -> None:
     assert lines[-2:] == ["not handed over #7: n2 did not take over in time; n1 goes on", "state open"]
 
 
+def test_a_disk_that_is_full_ends_it_and_no_post_is_taken_until_there_is_room() -> None:
+    script = with_work()
+    script.full = True
+    script.hand_over(7, "n2")
+    assert script.disk() == ["not handed over #7: disk says full; n1 goes on", "state read-only"]
+    assert script.post("b") == ["answer #2: all STORAGE_FULL applied=no"]
+    script.full = False
+    assert "disk: store 1..2 e1 commit=1" in script.tick(1.0)
+    assert script.disk() == ["state open"]
+    assert script.post("b")[0] == "disk: store 2..3 e1 commit=1"
+
+
 def test_one_that_takes_over_by_another_command_is_told_of() -> None:
     script = with_work()
     script.hand_over(7, "n2")
