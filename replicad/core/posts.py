@@ -218,10 +218,11 @@ class Posts:
         answers: list[Effect] = []
         for ticket in self._waiting.expired(now):
             frame = self._admitted.pop(ticket)
-            wanted, errors = frame.nodes, list(frame.errors)
-            met = [run for run in frame.runs if _nodes_with(run.first_offset + run.count, sizes) >= wanted]
-            for run in frame.runs:
-                if run not in met:
+            wanted, errors, met = frame.nodes, list(frame.errors), list[Run]()
+            for run in frame.runs:  # of which a frame of messages in doubt has as many as messages
+                if _nodes_with(run.first_offset + run.count, sizes) >= wanted:
+                    met.append(run)
+                else:
                     late = [(run.first_index + n, _late(wanted, run.first_offset + n, sizes)) for n in range(run.count)]
                     errors += late
             nodes = min((_nodes_with(run.first_offset + run.count, sizes) for run in met), default=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import pytest
 
@@ -548,6 +549,23 @@ def test_past_its_deadline_conflicts_stay_conflicts() -> None:
     assert stage.out(stage.posts.expired(6.0, [2, 1])) == [
         "answer #1: [0] ID_CONFLICT applied=no @0, [1] WRITE_CONCERN_TIMEOUT applied=yes @1 on 1"
     ]
+
+
+def test_past_its_deadline_a_large_frame_that_is_on_enough_nodes_in_part_holds_up_nobody() -> None:
+    """Each of its messages was in doubt, so each is a run of its own: to compare them with one another took seconds."""
+    ids = [f"{n:05}" for n in range(4096)]
+    stage = with_a_log(*ids)
+    stage.post(*ids, *(f"z{n:05}" for n in range(4096)), w=2, deadline=5.0)
+    stage.disk()
+    stage.disk()
+    stage.seal(max_records=8192)
+    stage.stored = stage.log.size
+    began = time.process_time()
+    (answer,) = stage.posts.expired(5.0, [8192, 4096])
+    assert time.process_time() - began < 1.0
+    assert isinstance(answer, Answer)
+    assert [run.first_index for run in answer.result.runs] == list(range(4096))
+    assert [index for index, _ in answer.result.errors] == list(range(4096, 8192))
 
 
 def test_a_retry_whose_original_does_not_reach_the_disk_has_a_deadline_too() -> None:
