@@ -163,6 +163,8 @@ class Master:
         effects = self._handlers[type(event)](event)
         if self.posts.queued:
             self._build(effects)
+        if self.posts.queued and self.state is State.READ_ONLY:  # the disk was asked about it when it had room
+            effects += self.posts.refuse_queued(StorageFull(_FULL), tip=self.log.tip)
         if self._handover is not None:
             effects += self._hand_on(self._handover)
         return effects

@@ -82,6 +82,20 @@ def test_a_retry_of_a_sealed_message_is_not_told_that_it_was_not_applied() -> No
     ]
 
 
+def test_what_the_disk_was_asked_about_while_it_had_room_is_refused_once_it_is_known_to_be_new() -> None:
+    before = opened(voters=1)
+    before.post("m")
+    before.settle()
+    script = MasterScript(voters=1, store=before.store, seed=101)
+    script.start()
+    script.settle()
+    script.full = True
+    script.post("z")
+    assert script.post("a") == ["disk: find a for #2"]
+    assert script.disk(1) == ["state read-only"]
+    assert script.disk() == ["answer #2: [0] STORAGE_FULL applied=no"]
+
+
 def test_a_duplicate_of_its_own_log_stops_the_master() -> None:
     """It has checked every id: a store that says otherwise means that a promise of ours is broken."""
     script = opened()
