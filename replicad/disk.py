@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
@@ -65,6 +66,8 @@ class Disk:
         self._generation = 0  # of the appends asked for now
         self._dropped_generation = -1  # appends of this one and before are dropped; the writer's own
         self._busy_since: float | None = None
+        self._clock: int | None = None  # the writer's processor time, while it is at a write that may be long
+        self._used_s, self._got_on_at = 0.0, 0.0  # what that said, and when it was another time than before
         self._dead = False
         self._readers = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="replicad-read")
         self._writer = threading.Thread(target=self._run, name="replicad-write", daemon=True)
@@ -83,9 +86,20 @@ class Disk:
         return self._loop.run_in_executor(self._readers, call)
 
     def stalled_s(self) -> float:
-        """For how long the write under way has been so; 0.0 when there is none. For the watchdog."""
-        since = self._busy_since
-        return 0.0 if since is None else time.monotonic() - since
+        """For how long the write under way has been so; 0.0 when there is none. For the watchdog, which asks often.
+
+        One that is no append may have gigabytes to put aside: that counts from when it last used processor time, which
+        one that waits for a disk that hangs does not.
+        """
+        since, clock, now = self._busy_since, self._clock, time.monotonic()
+        if since is None:
+            return 0.0
+        if clock is not None:
+            with suppress(OSError):  # the thread has ended just now
+                if (used_s := time.clock_gettime(clock)) > self._used_s:
+                    self._used_s, self._got_on_at = used_s, now
+            since = max(since, self._got_on_at)
+        return now - since
 
     def close(self) -> None:
         """Finish the writes that were asked for, then stop the threads and close the store."""
@@ -97,6 +111,7 @@ class Disk:
     # --- the writing thread ---------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        clock = time.pthread_getcpuclockid(threading.get_ident())
         ahead: _Write | None = None
         while True:
             write = ahead or self._queue.get()
@@ -106,6 +121,7 @@ class Disk:
             if self._dead:
                 continue
             closing = False
+            self._clock = clock if write.append is None else None
             self._busy_since = time.monotonic()
             try:
                 if write.append is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -88,3 +89,43 @@ async def test_a_close_ends_also_when_the_last_writes_fail(monkeypatch: pytest.M
     await asyncio.wait_for(asyncio.get_running_loop().run_in_executor(None, disk.close), 5)
     await asyncio.sleep(0)  # what the thread has said is heard
     assert (stored, faults) == ([], [failure])
+
+
+@pytest.mark.parametrize("gets_on", [True, False])
+async def test_a_long_write_counts_as_stalled_only_while_it_does_not_get_on(gets_on: bool) -> None:
+    """The watchdog must not kill a node for a long tail that it puts aside: it would begin anew at the next start."""
+    disk, _, faults = disk_of(Recording())
+    end = threading.Event()
+
+    def long() -> None:
+        while gets_on and not end.is_set():
+            sum(range(1000))
+        end.wait()
+
+    disk.write(long, lambda _: None)
+    for _ in range(10):
+        await asyncio.sleep(0.05)
+        disk.stalled_s()  # as the watchdog asks
+    assert (disk.stalled_s() < 0.2) is gets_on
+    end.set()
+    disk.close()
+    assert (disk.stalled_s(), faults) == (0.0, [])
+
+
+async def test_an_append_that_is_long_under_way_counts_as_stalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    store, log, end = Recording(), LogBuilder(), threading.Event()
+    log.add()
+    disk, _, _ = disk_of(store)
+
+    def append(appends: Sequence[Append], *, commit_size: int) -> None:
+        while not end.is_set():
+            sum(range(1000))
+
+    monkeypatch.setattr(store, "append", append)
+    disk.append(log.appends[0], commit_size=0)
+    for _ in range(5):
+        await asyncio.sleep(0.05)
+        disk.stalled_s()
+    assert disk.stalled_s() > 0.2
+    end.set()
+    disk.close()
