@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,11 +12,9 @@ from replicad import eventloop, fernetkeys
 from replicad.cli.errors import Interrupted
 from replicad.cli.options import Session
 from replicad.client import AsyncClient, Encryption
-from replicad.client.settings import ADDRESS_VARIABLE, TOKEN_VARIABLE, Settings, make_settings
+from replicad.client.settings import ADDRESS_VARIABLE, Settings, make_settings
 
 DEFAULT_TIMEOUT = "10s"  # a node that restarts is back by then
-
-MAX_PORT = 65_535
 
 _Result = TypeVar("_Result")
 
@@ -27,14 +24,10 @@ def node_addresses(session: Session) -> tuple[str, ...]:
     given = ",".join(session.addresses) or None
     where = "--address" if given else ADDRESS_VARIABLE
     try:
-        addresses = _settings(session, given).addresses
+        return _settings(session, given).addresses
     except ValueError as exc:
         text = str(exc)
         raise click.UsageError(f"{where}: {text}" if "address" in text[:12] else text) from exc
-    for address in addresses:
-        if not 1 <= int(address.rpartition(":")[2]) <= MAX_PORT:
-            raise click.UsageError(f"{where}: address {address!r} has no port from 1 to {MAX_PORT}")
-    return addresses
 
 
 def _settings(session: Session, addresses: str | None) -> Settings:
@@ -57,12 +50,8 @@ def find_encryption(key_file: Path | None) -> Encryption | None:
 
 def make_client(session: Session, *, timeout_s: float, encryption: Encryption | None = None) -> AsyncClient:
     """A client of those addresses; AUTH_TOKEN comes from the environment. Raises click.UsageError."""
-    token = os.environ.get(TOKEN_VARIABLE, "")
-    if not (token.isascii() and token.isprintable()):  # never shown, not even a part of it
-        raise click.UsageError(f"{TOKEN_VARIABLE}: a token is printable ASCII on one line, and this is not")
     return AsyncClient(
         node_addresses(session),
-        token=token,
         timeout_s=timeout_s,
         ca=session.ca,
         certificate=session.certificate,

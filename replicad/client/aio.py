@@ -9,11 +9,22 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
+from pathlib import Path
 from random import Random
 from types import TracebackType
 from typing import Self
 
 from replicad.client import control, methods
+from replicad.client.arguments import (
+    LEVELS,
+    checked_flag,
+    checked_level,
+    checked_messages,
+    checked_node,
+    checked_number,
+    checked_optional,
+    checked_record,
+)
 from replicad.client.bulk import Bulk
 from replicad.client.connection import Connections
 from replicad.client.cutting import (
@@ -23,6 +34,7 @@ from replicad.client.cutting import (
     checked_id,
     headers_bytes,
     payload_bytes,
+    record_headers_bytes,
 )
 from replicad.client.encryption import Encryption
 from replicad.client.ids import PROCESS_IDS
@@ -31,15 +43,12 @@ from replicad.client.posting import Poster
 from replicad.client.reading import Range, Reader
 from replicad.client.retry import Route, may_retry
 from replicad.client.sealed import Message, SealedPosts, opened
-from replicad.client.settings import Settings, checked_concern, checked_timeout, make_settings
+from replicad.client.settings import Settings, checked_address, checked_concern, checked_timeout, make_settings
 from replicad.client.tls import ClientTls
 from replicad.client.types import Leading, NodeKey, NodeStatus, Outcome, Posted, Record, Status
-from replicad.core.record import encode_headers
 from replicad.errors import BadRequest, IdConflict, NotFound, ServiceError, TooLarge, Unavailable
 from replicad.wire.parsing import parse_peer
 from replicad.wire.v1 import log_pb2
-
-LEVELS = ("committed", "local", "linearizable")
 
 RecordBatches = AsyncGenerator[list[Record], None]  # named here: inside the class `list` is the method
 PostedBatches = AsyncGenerator[list[Posted], None]
@@ -75,9 +84,9 @@ class AsyncClient:
         token: str | None = None,
         timeout_s: float = 10.0,
         write_concern: str | int | None = None,
-        ca: str | None = None,
-        certificate: str | None = None,
-        key: str | None = None,
+        ca: str | Path | None = None,
+        certificate: str | Path | None = None,
+        key: str | Path | None = None,
         encryption: Encryption | None = None,
     ) -> None:
         self._settings: Settings = make_settings(
@@ -149,7 +158,7 @@ class AsyncClient:
         if len(encoded) > MAX_PAYLOAD_BYTES:
             raise TooLarge(f"payload has {len(encoded)} bytes, no log takes more than {MAX_PAYLOAD_BYTES}")
         poster = self._poster or self._start_poster()
-        key = self._lane_key(write_concern, timeout_s)
+        key = self.lane_key(write_concern, timeout_s)
         message_id = "" if id is None else checked_id(id)
         if self._sealed is not None:
             return await self._sealed.post(key, Message(message_id or PROCESS_IDS.one(), encoded, encoded_headers))
@@ -164,13 +173,13 @@ class AsyncClient:
         is who posts it now. An id that the log has with the same headers and payload, whoever was the author, is a
         duplicate. Raises as :meth:`post`; BadRequest for a record of the log itself.
         """
-        if record.decrypted:
+        if checked_record(record).decrypted:
             raise BadRequest(f"record {record.id!r} was decrypted; give it as it stands in the log")
         poster = self._poster or self._start_poster()
-        key = self._lane_key(write_concern, timeout_s)
-        encoded = encode_headers(record.headers)
+        key = self.lane_key(write_concern, timeout_s)
+        payload, encoded = payload_bytes(record.payload), record_headers_bytes(record.headers)
         try:
-            return await poster.add(key, checked_id(record.id), record.payload, encoded)
+            return await poster.add(key, checked_id(record.id), payload, encoded)
         except IdConflict as conflict:
             at = conflict.offset
             if at is None or not await self._stands(record, at):
@@ -199,7 +208,8 @@ class AsyncClient:
         Raises as :meth:`post`, for the first message (in input order) that fails; the text of the error names how
         many were confirmed before. Messages after those may have been applied.
         """
-        poster, key = self._poster or self._start_poster(), self._lane_key(write_concern, timeout_s)
+        messages = checked_messages(messages)
+        poster, key = self._poster or self._start_poster(), self.lane_key(write_concern, timeout_s)
         sealed = self._sealed
 
         def submit(content: Content) -> asyncio.Future[PostedList]:
@@ -210,17 +220,16 @@ class AsyncClient:
         bulk = Bulk(submit)
         return bulk.run(messages) if isinstance(messages, Iterable) else bulk.run_async(messages)
 
-    async def post_content(
-        self, content: Content, *, write_concern: str | int | None, timeout_s: float | None
-    ) -> PostedList:
+    async def post_content(self, content: Content, key: LaneKey) -> PostedList:
         """Post one frame that is cut already: what the blocking client's post_many is made of. Raises as
         :meth:`post`."""
-        poster, key = self._poster or self._start_poster(), self._lane_key(write_concern, timeout_s)
+        poster = self._poster or self._start_poster()
         if self._sealed is not None:
             return await self._sealed.post_content(key, content)
         return await poster.submit(key, **content._asdict())
 
-    def _lane_key(self, write_concern: str | int | None, timeout_s: float | None) -> LaneKey:
+    def lane_key(self, write_concern: str | int | None, timeout_s: float | None) -> LaneKey:
+        """What a post is sent with: what is given, else the client's own. Raises ValueError, BadRequest."""
         if write_concern is None and timeout_s is None:
             return self._default_key
         concern, timeout = self._default_key
@@ -279,11 +288,15 @@ class AsyncClient:
         until_ms: int | None = None,
     ) -> RecordBatches:
         """As :meth:`list`, in lists of consecutive records as they come: faster for many."""
-        if limit is not None and limit < 0:
-            raise BadRequest(f"limit {limit} is negative")
-        return self._opened(
-            self._reader.list(Range(_offset(from_offset), limit, _level(level, LEVELS), min_offset, since_ms, until_ms))
+        wanted = Range(
+            checked_number("from_offset", from_offset),
+            checked_optional("limit", limit),
+            checked_level(level, LEVELS),
+            checked_optional("min_offset", min_offset),
+            checked_optional("since_ms", since_ms),
+            checked_optional("until_ms", until_ms),
         )
+        return self._opened(self._reader.list(wanted))
 
     def tail(self, from_offset: int = 0, *, level: str = "committed") -> AsyncGenerator[Record, None]:
         """The records from ``from_offset`` on, and then each as it comes, for ever.
@@ -296,7 +309,8 @@ class AsyncClient:
 
     def tail_batches(self, from_offset: int = 0, *, level: str = "committed") -> RecordBatches:
         """As :meth:`tail`, in lists of consecutive records as they come."""
-        return self._opened(self._reader.tail(_offset(from_offset), _level(level, LEVELS[:2])))
+        offset = checked_number("from_offset", from_offset)
+        return self._opened(self._reader.tail(offset, checked_level(level, LEVELS[:2])))
 
     def _opened(self, batches: RecordBatches) -> RecordBatches:
         return batches if self._encryption is None else opened(batches, self._encryption)
@@ -344,6 +358,8 @@ class AsyncClient:
 
     async def status(self, address: str | None = None) -> Status:
         """A node's account of itself and of the others: of the node at ``address``, else of any that answers."""
+        if address:
+            checked_address(address)
         response = await self._reader.call(methods.STATUS, b"", address=address)
         message = parse_peer(log_pb2.StatusResponse, response)
         nodes = tuple(
@@ -396,7 +412,10 @@ class AsyncClient:
         on trying; BadRequest for a node without a vote; Forbidden without the role admin.
         """
         return await control.promote(
-            self._connections, address, self._timeout(timeout_s), accept_data_loss=accept_data_loss
+            self._connections,
+            checked_address(address),
+            self._timeout(timeout_s),
+            accept_data_loss=checked_flag("accept_data_loss", accept_data_loss),
         )
 
     async def switchover(self, to: str = "", *, address: str | None = None, timeout_s: float | None = None) -> Leading:
@@ -406,31 +425,18 @@ class AsyncClient:
         Posts wait meanwhile, and nothing that was acknowledged is lost. Raises Unavailable when the master goes on (the
         text says why) or there is none; BadRequest for what is no worker with a vote; Forbidden without the role admin.
         """
-        address = address or (await self.status()).master_address
+        to, timeout_s = checked_node("to", to), self._timeout(timeout_s)
+        address = checked_address(address) if address else (await self.status()).master_address
         if not address:
             raise Unavailable("the node that answers knows of no master: use promote")
-        return await control.switchover(
-            self._connections, address, to, self._timeout(timeout_s), ask_status=self.status
-        )
+        return await control.switchover(self._connections, address, to, timeout_s, ask_status=self.status)
 
     def _timeout(self, timeout_s: float | None) -> float:
-        return self._settings.timeout_s if timeout_s is None else timeout_s
+        return self._settings.timeout_s if timeout_s is None else checked_timeout(timeout_s)
 
 
 def _keys_of(node: log_pb2.NodeStatus) -> tuple[NodeKey, ...]:
     return tuple(NodeKey(key.key_id, key.until if key.HasField("until") else None) for key in node.keys)
-
-
-def _offset(value: int) -> int:
-    if not 0 <= value < 1 << 63:
-        raise BadRequest(f"offset {value} is not one: 0 or more")
-    return value
-
-
-def _level(level: str, known: Sequence[str]) -> str:
-    if level not in known:
-        raise BadRequest(f"level {level!r} is not one of {', '.join(known)}")
-    return level
 
 
 async def _flatten(batches: RecordBatches) -> AsyncGenerator[Record, None]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sized
 
 from replicad.client.cutting import BulkMessage, Content, content_of, cut_frames, split
 from replicad.client.frames import FRAME_BYTES, FRAME_MESSAGES
@@ -145,7 +145,8 @@ class _Ahead:
 
     def add(self, message: BulkMessage) -> None:
         self.messages.append(message)
-        self._size_bytes += len(message.payload if isinstance(message, NewMessage) else message)
+        payload = message.payload if isinstance(message, NewMessage) else message
+        self._size_bytes += len(payload) if isinstance(payload, Sized) else 0  # what is no payload is refused later
 
     def is_full(self) -> bool:
         return len(self.messages) >= FRAME_MESSAGES or self._size_bytes >= FRAME_BYTES

@@ -18,6 +18,8 @@ from replicad.wire.v1 import control_pb2 as pb
 GRACE_S = 2.0  # for the answer to a call that took all the time it was given
 LOOK_AGAIN_S = 0.02  # an epoch opens in about this
 
+MAX_MS = (1 << 32) - 1  # that a request can say: seven weeks
+
 AskStatus = Callable[[str], Awaitable[Status]]
 
 
@@ -25,7 +27,7 @@ async def promote(
     connections: Connections, address: str, timeout_s: float, *, accept_data_loss: bool = False
 ) -> Leading:
     """The node at ``address``, once it is open."""
-    asked = pb.PromoteRequest(timeout_ms=int(timeout_s * 1000), accept_data_loss=accept_data_loss)
+    asked = pb.PromoteRequest(timeout_ms=_ms(timeout_s), accept_data_loss=accept_data_loss)
     request = asked.SerializeToString()
     data = await connections.to(address).call(methods.PROMOTE, request, timeout_s=timeout_s + GRACE_S)
     response = parse_peer(pb.PromoteResponse, data)
@@ -38,7 +40,7 @@ async def switchover(
     """The new master, once it is open; ``address`` is that of the one there is."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
-    request = pb.SwitchoverRequest(to=to, timeout_ms=int(timeout_s * 1000)).SerializeToString()
+    request = pb.SwitchoverRequest(to=to, timeout_ms=_ms(timeout_s)).SerializeToString()
     try:
         data = await connections.to(address).call(methods.SWITCHOVER, request, timeout_s=timeout_s + GRACE_S)
     except NotMaster as exc:  # it changed meanwhile; only the one that was meant may be told that it is done
@@ -57,3 +59,7 @@ async def switchover(
             why = f"{master} has taken over, and is {status.state}: {status.detail}"
         await asyncio.sleep(LOOK_AGAIN_S)
     raise Unavailable(why)
+
+
+def _ms(timeout_s: float) -> int:
+    return int(min(timeout_s * 1000, MAX_MS))

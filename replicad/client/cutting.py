@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, islice
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from replicad.client.frames import FRAME_BYTES, FRAME_MESSAGES
 from replicad.client.ids import UuidV7Source
@@ -55,16 +55,36 @@ def checked_id(message_id: str) -> str:
 
 def headers_bytes(headers: Mapping[str, str] | None) -> bytes:
     """The headers' canonical encoding. Raises BadRequest when a limit is passed or a key is reserved."""
+    encoded = record_headers_bytes(headers)
+    for key in headers or ():
+        fault = header_key_fault(key)
+        if fault is not None:
+            raise BadRequest(fault)
+    return encoded
+
+
+def record_headers_bytes(headers: Mapping[str, str] | None) -> bytes:
+    """The same of a record's, which has keys that are reserved, too."""
     if not headers:
         return b""
+    if not isinstance(headers, Mapping):
+        raise BadRequest(f"headers is {type(headers).__name__}; a mapping of text to text is wanted, such as a dict")
     try:
-        for key in headers:
-            fault = header_key_fault(key)
-            if fault is not None:
-                raise BadRequest(fault)
         return encode_headers(headers)
-    except (ValueError, AttributeError) as exc:  # AttributeError: keys or values that are not text
+    except ValueError as exc:
         raise BadRequest(f"headers: {exc}") from exc
+    except (AttributeError, TypeError) as exc:
+        raise BadRequest(f"headers: {_odd_header(headers)}") from exc
+
+
+def _odd_header(headers: Mapping[Any, Any]) -> str:
+    """Which key or value is not text."""
+    for key, value in headers.items():
+        if not isinstance(key, str):
+            return f"key {key!r} is {type(key).__name__}; str is wanted"
+        if not isinstance(value, str):
+            return f"value of {key!r} is {type(value).__name__}; str is wanted"
+    return "keys and values are to be str"
 
 
 def cut_frames(messages: Iterable[BulkMessage], ids: UuidV7Source) -> Iterator[Content]:

@@ -10,14 +10,17 @@ from collections import deque
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
+from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
 from replicad.client.aio import AsyncClient, RecordBatches
+from replicad.client.arguments import checked_iterable
 from replicad.client.bulk import FRAMES_UNDER_WAY, bulk_error, input_error, until_fault
 from replicad.client.cutting import BulkMessage, cut_frames
 from replicad.client.encryption import Encryption
 from replicad.client.ids import PROCESS_IDS
+from replicad.client.lanes import LaneKey
 from replicad.client.types import Leading, Outcome, Posted, Record, Status
 from replicad.errors import Applied, ServiceError, Unavailable
 
@@ -43,9 +46,9 @@ class Client:
         token: str | None = None,
         timeout_s: float = 10.0,
         write_concern: str | int | None = None,
-        ca: str | None = None,
-        certificate: str | None = None,
-        key: str | None = None,
+        ca: str | Path | None = None,
+        certificate: str | Path | None = None,
+        key: str | Path | None = None,
         encryption: Encryption | None = None,
     ) -> None:
         self._client = AsyncClient(
@@ -124,6 +127,9 @@ class Client:
     ) -> PostedLists:
         """As :meth:`AsyncClient.post_many`. The iterable is read in the caller's thread, about a frame ahead: one that
         blocks for its next message holds up those read before it."""
+        return self._post_many(checked_iterable(messages), self._client.lane_key(write_concern, timeout_s))
+
+    def _post_many(self, messages: Iterable[BulkMessage], key: LaneKey) -> PostedLists:
         under_way: deque[Future[list[Posted]]] = deque()
         confirmed = 0
 
@@ -142,9 +148,8 @@ class Client:
                 if isinstance(content, Exception):
                     fault = content
                     break
-                post = self._client.post_content(content, write_concern=write_concern, timeout_s=timeout_s)
                 try:
-                    under_way.append(self._start(post))
+                    under_way.append(self._start(self._client.post_content(content, key)))
                 except ServiceError as error:  # what is under way may be in the log, and is told first
                     fault = error
                     break

@@ -138,7 +138,7 @@ def test_a_usage_error_is_one_object_wherever_json_is_asked_for(
         (["keys"], "Missing command"),
         (["--output", "text"], "Missing command"),
         (["--address", "nowhere", "status"], "--address: address 'nowhere' is not HOST:PORT"),
-        (["--address", "host:65536", "status"], "--address: address 'host:65536' has no port from 1 to 65535"),
+        (["--address", "host:65536", "status"], "--address: address 'host:65536' is not HOST:PORT; write it like"),
         (["post", "-w", "most", "x"], "'most' is not a number from 1, majority or all"),
         (["post", "--header", "k=1", "--header", "k=2", "x"], "the key 'k' is given twice"),
         (["post", "--lines", "text"], "--lines reads standard input"),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
+from replicad.client import AsyncClient, Client
 from replicad.client.settings import checked_concern, make_settings
 from replicad.client.tls import TlsFiles
 from replicad.errors import BadRequest
@@ -39,6 +43,26 @@ def test_a_token_goes_to_another_machine_only_with_tls() -> None:
     assert settings("a:1", AUTH_TOKEN="t", REPLICAD_CA="ca.crt") == (("a:1",), "t")
 
 
+@pytest.mark.parametrize("token", ["secret\n", "se cret", "secr\xe9t", "\tsecret", "secret\x7f", b"secret", 7])
+def test_a_token_that_no_call_can_carry_is_refused_and_not_shown(token: Any) -> None:
+    for kind in (AsyncClient, Client):
+        with pytest.raises(ValueError, match=r"^token (holds|is).*give") as caught:
+            kind("127.0.0.1:1", token=token)
+        assert "secr" not in str(caught.value)
+    if isinstance(token, str):
+        with pytest.raises(ValueError, match="AUTH_TOKEN"):
+            settings(AUTH_TOKEN=token)
+
+
+def test_a_tls_file_is_named_by_its_path() -> None:
+    made = make_settings("a:1", token="", timeout_s=1, write_concern=None, ca=Path("a/ca.crt"), env={})
+    assert made.tls == TlsFiles("a/ca.crt")
+    odd: Any = 7
+    for name in ("ca", "certificate", "key"):
+        with pytest.raises(ValueError, match=f"^{name} is int; give the path of a PEM file"):
+            make_settings("a:1", token="", timeout_s=1, write_concern=None, env={}, **{name: odd})
+
+
 def test_tls_files_come_from_arguments_else_the_environment() -> None:
     env = {"REPLICAD_CA": "e-ca", "REPLICAD_CERTIFICATE": "e-crt", "REPLICAD_KEY": "e-key"}
     made = make_settings("a:1", token="", timeout_s=1, write_concern=None, ca="ca", env=env)
@@ -60,8 +84,11 @@ def test_tls_files_that_need_another_are_refused_with_its_name(files: dict[str, 
         make_settings("a:1", token=None, timeout_s=1, write_concern=None, env={}, **files)
 
 
-@pytest.mark.parametrize("addresses", ["", ",", "host", "host:", ":1", "host:port", []])
-def test_what_is_no_address_is_refused(addresses: str | list[str]) -> None:
+@pytest.mark.parametrize(
+    "addresses",
+    ["", ",", "host", "host:", ":1", "host:port", "127.0.0.1:99999", "a:0", "a:²", "::1:5", "a b:1", [], [7], 7],
+)
+def test_what_is_no_address_is_refused(addresses: Any) -> None:
     with pytest.raises(ValueError, match=r"HOST:PORT"):
         make_settings(addresses, token=None, timeout_s=1, write_concern=None, env={})
 
