@@ -30,6 +30,7 @@ from replicad.core.settings import Settings
 from replicad.core.worker import Worker
 from replicad.damage import Damage
 from replicad.errors import ConfigError, DamagedError, DiskFullError, ExitCode, ReplicadError
+from replicad.hangup import Hangup
 from replicad.notify import Notifier
 from replicad.reloading import Reloader
 from replicad.repair import mend_end, to_rebuild
@@ -56,10 +57,12 @@ READ_BYTES = 1 << 20  # what an aside copy holds in memory at a time
 _log = logs.get_logger("replicad")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, hangup: Hangup | None = None) -> int:
     """The ``replicad`` command: the daemon, or ``replicad dev``. Returns an exit code of :class:`ExitCode`."""
+    hangup = hangup or Hangup()
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments[:1] == ["dev"]:
+        hangup.leave()
         return dev.main(arguments[1:])
     options = _parser().parse_args(arguments)
     try:
@@ -69,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{options.config}: good: {config.role} {config.node} of cluster {config.cluster}")
             return ExitCode.OK
         logs.setup(config.log.level, config.log.format)
-        return eventloop.run(_run(kit, options.config))
+        return eventloop.run(_run(kit, options.config, hangup))
     except ConfigError as exc:
         return _not_started(exc, exc.faults, _last_line(exc.faults))
     except ReplicadError as exc:
@@ -111,13 +114,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _run(kit: Kit, config_file: str) -> int:
+async def _run(kit: Kit, config_file: str, hangup: Hangup) -> int:
     """Run the node until a signal or a fault ends it."""
     config, signer, identity = kit.config, kit.signer, kit.identity
     sys.setswitchinterval(SWITCH_S)
     _allow_files(config.limits.sockets)
     reload_asked = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload_asked.set)
+    if hangup.came:
+        reload_asked.set()
     began = time.monotonic()
     keyring = nodekeys.keyring_of(config)
     notifier = Notifier()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -150,6 +151,36 @@ async def test_a_master_that_waits_for_its_workers_reloads_but_does_not_say_that
         master.process.send_signal(signal.SIGHUP)
         await asyncio.to_thread(master.wait_status, "reload: listen needs a restart")
         assert not {"READY", "RELOADING"} & set(master.names())
+
+
+@pytest.mark.parametrize("at", ["grpctuning.tune", "startfiles.load_all", "eventloop.run"])
+async def test_a_node_survives_a_reload_that_is_asked_for_while_it_starts_and_does_it(
+    at: str, idle: DevCluster
+) -> None:
+    """Before anything is imported, while it reads its key, and before its loop runs."""
+    module, function = at.split(".")
+    asks_meanwhile = (
+        "import os, signal, sys\n"
+        "from replicad import __main__, eventloop, grpctuning, startfiles\n"
+        f"go_on = {at}\n"
+        "def asked(*arguments, **named):\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "    return go_on(*arguments, **named)\n"
+        f"setattr({module}, '{function}', asked)\n"
+        "sys.exit(__main__.main())\n"
+    )
+    await asyncio.to_thread(idle.start, "node-2")
+    command = [sys.executable, "-c", asks_meanwhile]
+    with Daemon(idle.master.config_file, env={"AUTH_TOKEN": TOKEN}, command=command) as daemon:
+        await asyncio.to_thread(daemon.wait_ready)
+        await eventually(lambda: _has_reloaded(daemon), within_s=10, what="the config is read once more")
+        await asyncio.to_thread(daemon.reload)
+        assert len(logged(daemon, "reloaded")) == 2
+        await asyncio.to_thread(daemon.terminate)
+
+
+async def _has_reloaded(daemon: Daemon) -> bool:
+    return bool(logged(daemon, "reloaded"))
 
 
 async def test_reloads_asked_for_at_once_end_with_the_last_config(idle: DevCluster) -> None:
