@@ -79,6 +79,10 @@ _GRPC_CONNECT = re.compile(
 )
 
 
+#: The one form of results and errors: ASCII only, which fits any locale and harms no terminal.
+to_json = json.JSONEncoder(separators=(",", ":")).encode
+
+
 class Interrupted(Exception):
     """Ctrl-C, once the work has been called off. Click would tell of a KeyboardInterrupt itself."""
 
@@ -129,7 +133,7 @@ class Failure(Exception):
             "exit_code": int(self.exit_code),
             **self.facts,
         }
-        return json.dumps(fields)
+        return to_json(fields)
 
     def as_text(self) -> str:
         """Some lines: the error, whether the message was applied, what to do."""

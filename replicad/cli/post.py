@@ -27,7 +27,7 @@ from replicad.cli.output import Output, posted_fields, posted_text
 from replicad.client import Encryption, Posted
 from replicad.client.cutting import MAX_PAYLOAD_BYTES
 from replicad.client.ids import PROCESS_IDS
-from replicad.errors import ServiceError
+from replicad.errors import ServiceError, TooLarge
 
 
 def _by_key(ctx: click.Context, parameter: click.Parameter, values: tuple[tuple[str, str], ...]) -> dict[str, str]:
@@ -124,15 +124,14 @@ def command(
             encryption=encryption,
         )
         return
-    payload = _payload(text)
     own_id = PROCESS_IDS.one() if message_id is None else message_id
 
-    async def work() -> Posted:
+    async def work(payload: bytes) -> Posted:
         async with make_client(session, timeout_s=timeout_s, encryption=encryption) as client:
             return await client.post(payload, id=own_id, headers=headers, write_concern=write_concern)
 
     try:
-        posted = run(work())
+        posted = run(work(_payload(text)))
     except ServiceError as error:
         raise post_failure(error, message_id=own_id) from error
     except Interrupted:
@@ -160,7 +159,10 @@ def _payload(text: str | None) -> bytes:
     stream = _standard_input()
     if text is None and stream.isatty():
         raise click.UsageError("Nothing to post: give TEXT, or - to read standard input, or --lines.")
-    return stream.buffer.read(MAX_PAYLOAD_BYTES + 1)  # the client refuses what is one too many
+    payload = stream.buffer.read(MAX_PAYLOAD_BYTES + 1)
+    if len(payload) > MAX_PAYLOAD_BYTES:
+        raise TooLarge(f"standard input has more than {MAX_PAYLOAD_BYTES >> 20} MiB, which no log takes in one message")
+    return payload
 
 
 def _standard_input() -> TextIO:

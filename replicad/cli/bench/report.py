@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -11,6 +10,7 @@ import click
 from replicad.cli.bench import workloads
 from replicad.cli.bench.rig import is_in_memory
 from replicad.cli.bench.workloads import Measured
+from replicad.cli.errors import to_json
 from replicad.cli.options import Session
 from replicad.cli.output import Output, stderr_is_terminal
 
@@ -102,7 +102,7 @@ class Report:
 
     def _note(self, text: str) -> None:
         """What a reader of the numbers must know, beside them."""
-        click.echo(json.dumps({"note": text}) if self._output.json else f"note: {text}", err=True)
+        click.echo(to_json({"note": text}) if self._output.json else f"note: {text}", err=True)
 
     def _row(self, cells: Sequence[str]) -> None:
         padded = (

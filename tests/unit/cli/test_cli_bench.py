@@ -74,7 +74,7 @@ def test_memory_posing_as_a_disk_is_known(tmp_path: Path) -> None:
     assert not is_in_memory("ext4")
 
 
-@pytest.mark.parametrize(("as_json", "begins"), [(False, "note: the data are on tmpfs"), (True, '{"note": "the data')])
+@pytest.mark.parametrize(("as_json", "begins"), [(False, "note: the data are on tmpfs"), (True, '{"note":"the data')])
 def test_a_cluster_in_memory_is_told_of_once(as_json: bool, begins: str, capsys: pytest.CaptureFixture[str]) -> None:
     made = Report(Session(json=as_json))
     made.begin("tmpfs")

@@ -1,6 +1,7 @@
 """Every error becomes words, an object and an exit code."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -110,6 +111,26 @@ def test_a_payload_that_no_log_takes_is_to_be_split(
     monkeypatch.setattr("replicad.client.aio.MAX_PAYLOAD_BYTES", 8)
     assert main(["--address", "127.0.0.1:1", "post", "--output", "json", "123456789"]) == 2
     assert json.loads(capsys.readouterr().err)["remedy"] == "split the message"
+
+
+def test_of_a_standard_input_that_no_log_takes_no_length_is_told_that_was_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("replicad.cli.post.MAX_PAYLOAD_BYTES", 1 << 20)
+    (tmp_path / "file").write_bytes(bytes(3 << 20))
+    with (tmp_path / "file").open() as file:
+        monkeypatch.setattr("sys.stdin", file)
+        assert main(["--address", "127.0.0.1:1", "post", "--id", "x"]) == 2
+    assert capsys.readouterr().err == (
+        "error: standard input has more than 1 MiB, which no log takes in one message (413 TOO_LARGE)\n"
+        "applied: no\n"
+        "try: split the message\n"
+    )
+
+
+def test_an_error_is_written_in_the_form_of_results() -> None:
+    told = post_failure(Unavailable("away"), message_id="x").as_json()
+    assert told == json.dumps(json.loads(told), separators=(",", ":"))
 
 
 def test_a_node_that_is_not_the_master_names_it() -> None:
