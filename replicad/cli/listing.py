@@ -21,8 +21,9 @@ from replicad.cli.output import Output
 
 FIELDS_HELP = """\
 Text into a pipe: fields parted by tabs: offset, time, committed or
-  uncommitted, id, author, headers (- for none), payload. In the payload what
-  is not printable is escaped; bash's `printf %b` makes its bytes again.
+  uncommitted, id, author, headers (key=value with commas between; - for
+  none), payload. What is not printable is escaped, and in headers a comma
+  and the = of a key; bash's `printf %b` makes its bytes again.
 Json: offset, epoch, time, id, author, headers, committed, encrypted,
   decrypted, payload (base64) and, where the payload is UTF-8, text.
 What was encrypted is decrypted where there is a key that fits; else the

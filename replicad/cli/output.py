@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # the client brings gRPC along, which whoever verifies a fold
 
 RECORD_FIELDS = ("offset", "time", "state", "id", "author", "headers", "payload")
 
+COMMA, EQUALS = r"\x2c", r"\x3d"  # as printf %b reads them
+
 ENCRYPTED = "(encrypted) "
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -182,8 +184,15 @@ def time_text(time_ms: int) -> str:
 
 
 def headers_text(headers: Mapping[str, str]) -> str:
-    """Headers as key=value, parted by commas."""
-    return ",".join(f"{escape_text(key)}={escape_text(value)}" for key, value in headers.items())
+    """Headers as key=value, parted by commas: those of keys and values, and the ``=`` of keys, are escaped, so that
+    two headers are never taken for one."""
+    return ",".join(
+        f"{_escape_comma(key).replace('=', EQUALS)}={_escape_comma(value)}" for key, value in headers.items()
+    )
+
+
+def _escape_comma(text: str) -> str:
+    return escape_text(text).replace(",", COMMA)
 
 
 def escape_payload(payload: bytes) -> str:

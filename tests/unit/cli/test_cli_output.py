@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from replicad.cli import output as output_module
 from replicad.cli.errors import Failure
 from replicad.cli.options import Session
-from replicad.cli.output import Output, OutputClosed, columns_text, count_text, escape_payload, size_text, time_text
+from replicad.cli.output import (
+    Output,
+    OutputClosed,
+    columns_text,
+    count_text,
+    escape_payload,
+    headers_text,
+    size_text,
+    time_text,
+)
 from replicad.client import Posted, Record
 
 TIME_MS = 1_700_000_000_123
@@ -21,6 +30,27 @@ TIME_MS = 1_700_000_000_123
 GREETING = Record(1, 1, TIME_MS, "id-1", "token", {}, b"hello, log", True)
 EPOCH = Record(0, 1, TIME_MS, "replicad:epoch:1", "node:node-1", {}, b"", True)
 ODD = Record(12, 2, TIME_MS, 'a"b', "token", {"kind": "x,y", "tab": "a\tb"}, b"\x1b[31mred\n\xff\\", False)
+
+
+@pytest.mark.parametrize(
+    ("headers", "text"),
+    [
+        ({"a": "1", "b": "2"}, "a=1,b=2"),
+        ({"a": "1,b=2"}, r"a=1\x2cb=2"),
+        ({"a": "b=c"}, "a=b=c"),
+        ({"a=b": "c"}, r"a\x3db=c"),
+        ({"a,b": r"c\x2c"}, r"a\x2cb=c\\x2c"),
+    ],
+)
+def test_headers_are_parted_by_commas_and_split_at_the_first_equals_sign(headers: dict[str, str], text: str) -> None:
+    assert headers_text(headers) == text
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    assert {_printf_b(key): _printf_b(value) for key, _, value in pairs} == headers
+
+
+def _printf_b(text: str) -> str:
+    """What bash's printf %b makes of it."""
+    return subprocess.check_output(["bash", "-c", 'printf %b "$1"', "bash", text], text=True)
 
 
 class Terminal(StringIO):
@@ -38,7 +68,7 @@ def test_a_pipe_gets_a_line_of_tab_parted_fields_a_record() -> None:
     assert printed([EPOCH, GREETING, ODD]) == (
         "0\t2023-11-14T22:13:20.123Z\tcommitted\treplicad:epoch:1\tnode:node-1\t-\t\n"
         "1\t2023-11-14T22:13:20.123Z\tcommitted\tid-1\ttoken\t-\thello, log\n"
-        '12\t2023-11-14T22:13:20.123Z\tuncommitted\ta"b\ttoken\tkind=x,y,tab=a\\tb\t\\x1b[31mred\\n\\xff\\\\\n'
+        '12\t2023-11-14T22:13:20.123Z\tuncommitted\ta"b\ttoken\tkind=x\\x2cy,tab=a\\tb\t\\x1b[31mred\\n\\xff\\\\\n'
     )
 
 
@@ -81,7 +111,7 @@ def test_a_terminal_without_colour_gets_aligned_fields_with_the_id_last(monkeypa
     assert printed([EPOCH, GREETING, ODD], terminal=True) == (
         "     0  2023-11-14 22:13:20.123  node:node-1  (epoch 1 begins)  replicad:epoch:1\n"
         "     1  2023-11-14 22:13:20.123  token        hello, log  id-1\n"
-        "    12  2023-11-14 22:13:20.123  token        \\x1b[31mred\\n\\xff\\\\  kind=x,y,tab=a\\tb"
+        "    12  2023-11-14 22:13:20.123  token        \\x1b[31mred\\n\\xff\\\\  kind=x\\x2cy,tab=a\\tb"
         '  (not committed yet)  a"b\n'
     )
 
