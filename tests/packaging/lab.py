@@ -125,15 +125,18 @@ class Host:
         return processes("systemd-nspawn", f"--directory={self.root}")
 
     def ssh(self, command: str, *, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a line of shell on the host, as root. Failed when it fails, with all that it said."""
-        done = subprocess.run(
-            ["ssh", *self.ssh_options, f"root@{self.address}", command],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=RUN_S,
-            check=False,
-        )
+        """Run a line of shell on the host, as root. Failed when it fails, with all that it said, or does not end."""
+        try:
+            done = subprocess.run(
+                ["ssh", *self.ssh_options, f"root@{self.address}", command],
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=RUN_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{self.machine}: no end within {RUN_S:g} s of: {command}") from None
         if check and done.returncode != 0:
             raise Failed(f"{self.machine}: exit code {done.returncode} of: {command}\n{done.stdout}{done.stderr}")
         return done
@@ -153,7 +156,12 @@ class Host:
         self.wait()
 
     def start(self, bridge: str) -> None:
-        """Start the host."""
+        """Start the host. Failed where there is nothing to boot from."""
+        if not (self.root / "etc").is_dir():
+            raise Failed(
+                f"{self.machine} has no root in {self.root}: it was removed, or this machine has booted since;"
+                " make the lab anew: molecule create"
+            )
         # Its own control groups: in those of another host its systemd would kill and remove that host's.
         groups = [group / self.machine for group in control_groups()]
         for group in groups:
@@ -169,11 +177,18 @@ class Host:
     def wait(self) -> None:
         """Wait until one can log in."""
         eventually_true(self._answers, within_s=BOOT_S, what=f"SSH of {self.machine}, see {self.folder}/console.log")
-        state = "systemctl is-system-running --wait 2>/dev/null; true"
-        # Before D-Bus is up, is-system-running fails instead of waiting.
-        eventually_true(
-            lambda: self.says(state) in ("running", "degraded"), within_s=BOOT_S, what=f"{self.machine} to have booted"
-        )
+        # Before D-Bus is up, is-system-running fails instead of waiting; for a service that never is ready, such as a
+        # node that the others no longer know, it would wait for ever.
+        state = f"timeout {BOOT_S:g} systemctl is-system-running --wait 2>/dev/null; true"
+        try:
+            eventually_true(
+                lambda: self.says(state) in ("running", "degraded"),
+                within_s=BOOT_S,
+                what=f"{self.machine} to have booted",
+            )
+        except AssertionError as exc:
+            jobs = self.says("systemctl list-jobs --no-legend --no-pager")
+            raise Failed(f"{exc}; its systemd waits for:\n{jobs}") from exc
 
     def _answers(self) -> bool:
         assert self._console is not None

@@ -15,7 +15,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.packaging.lab import Host, Lab, unpacked
@@ -80,12 +80,22 @@ DEEDS: dict[str, Callable[[Lab, Host], None]] = {
 }
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; of what goes wrong its user is told in words."""
+    try:
+        _run(arguments)
+    except (AssertionError, subprocess.TimeoutExpired) as exc:
+        raise SystemExit(str(exc)) from exc
+    except subprocess.CalledProcessError as exc:
+        raise SystemExit(f"{exc}\n{exc.stderr}") from exc
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     parser = argparse.ArgumentParser(prog="labctl", description="A lab of test hosts.")
     parser.add_argument("command", choices=("create", "destroy", *DEEDS))
     parser.add_argument("folder", type=lambda text: Path(text).resolve(), help="where the lab is kept")
     parser.add_argument("hosts", nargs="*", help="for the other commands: which")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     if os.geteuid() != 0:
         raise SystemExit("test hosts are machines of systemd-nspawn, which only root may start")
     if given.command == "create":
@@ -95,15 +105,13 @@ def main() -> None:
     found = existing(given.folder)
     if found is None:
         raise SystemExit(f"no lab in {given.folder}: run molecule create")
+    lab = found[0]
     for name in given.hosts:
-        DEEDS[given.command](found[0], found[0].hosts[name])
+        if name not in lab.hosts:
+            raise SystemExit(f"no host {name} in {given.folder}; it has {', '.join(lab.hosts)}")
+        DEEDS[given.command](lab, lab.hosts[name])
     return None
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except AssertionError as exc:
-        raise SystemExit(str(exc)) from exc
-    except subprocess.CalledProcessError as exc:
-        raise SystemExit(f"{exc}\n{exc.stderr}") from exc
+    main()
