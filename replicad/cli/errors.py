@@ -9,6 +9,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 
@@ -33,6 +34,9 @@ from replicad.errors import (
     WriteConcernTimeout,
 )
 from replicad.errors import ExitCode as Exit
+
+if TYPE_CHECKING:  # the client brings gRPC along
+    from replicad.client import Posted
 
 INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
 CLOSED_OUTPUT = 141  # 128 + SIGPIPE: how `list | head` ends for any other program, and as silently
@@ -120,6 +124,18 @@ class Failure(Exception):
         self.applied = error.applied
         if self.applied is Applied.UNKNOWN and self.exit_code in _NOTHING_APPLIED:
             self.exit_code = Exit.UNKNOWN_OUTCOME
+        return self
+
+    def but(self, done: str, remedy: str) -> Failure:
+        """The same, of something that is done nonetheless."""
+        self.message += f"; {done}"
+        self.remedy = remedy
+        return self
+
+    def of_posted(self, posted: Posted) -> Failure:
+        """The same, of a message that is in the log nonetheless."""
+        self.applied = Applied.YES
+        self.facts |= {"id": posted.id, "offset": posted.offset, "nodes": posted.nodes}
         return self
 
     def as_json(self) -> str:

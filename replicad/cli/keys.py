@@ -58,7 +58,12 @@ def generate(session: Session, node: str, path: Path | None) -> None:
         raise click.UsageError(f"{node!r} is no node name: 1 to 64 of a-z 0-9 . _ -, a letter or digit first.")
     key_file = path if path is not None else Path(f"{node}{SUFFIX}")
     public_key = keys.generate(node, key_file)
-    Output(session).show(public_key, {"node": node, "key_file": str(key_file), "public_key": public_key})
+    Output(session).tell(
+        public_key,
+        {"node": node, "key_file": str(key_file), "public_key": public_key},
+        done=f"the key is made: {key_file}",
+        remedy=f"the public line again: replicad-cli keys show {key_file} --node {node}",
+    )
     if not session.json:
         click.echo(
             f"private key: {key_file} (keep it secret); the line above goes into every node's config, under nodes",

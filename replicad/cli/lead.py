@@ -50,7 +50,7 @@ def lead(
     plan, leading, took_s = run(work())
     done = f"{leading.node} is the master of epoch {leading.epoch} now, after {took_s:.2f} s" if leading else ""
     if output.json or done:
-        output.show(
+        output.tell(
             done,
             {
                 "node": plan.node,
@@ -61,4 +61,5 @@ def lead(
                 "took_s": round(took_s, 3) if leading else None,
                 "plan": plan.text,
             },
+            done=done or plan.text,
         )

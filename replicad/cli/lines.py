@@ -80,7 +80,8 @@ def post_lines(
             Failure("interrupted", exit_code=INTERRUPTED, name="INTERRUPTED", applied=applied)
         ) from None
     if not session.json:
-        output.write(posting.summary(time.monotonic() - began))
+        summary = posting.summary(time.monotonic() - began).rstrip()
+        output.tell(summary, {}, done=f"all is done: {summary}")
 
 
 class LineIds:

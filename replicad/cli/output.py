@@ -59,6 +59,14 @@ class Output:
         """A result: a line of text, or its fields as an object."""
         self.write(f"{to_json(fields) if self.json else text}\n")
 
+    def tell(self, text: str, fields: Mapping[str, object], *, done: str, remedy: str = "") -> None:
+        """The result of a deed, at once: where it can't be written, the Failure says also that it is ``done``."""
+        try:
+            self.show(text, fields)
+            self.flush()
+        except Failure as failure:
+            raise failure.but(done, remedy) from None
+
     def records(self, records: Iterable[Record], *, flush: bool = False) -> None:
         """Records, one a line."""
         render: Callable[[Record], str] = (

@@ -12,7 +12,7 @@ import click
 
 from replicad import fernetkeys
 from replicad.cli.connect import DEFAULT_TIMEOUT, find_encryption, make_client, run
-from replicad.cli.errors import Interrupted, interrupted_post, post_failure
+from replicad.cli.errors import Failure, Interrupted, interrupted_post, post_failure
 from replicad.cli.lines import post_lines
 from replicad.cli.options import (
     Header,
@@ -136,7 +136,11 @@ def command(
         raise post_failure(error, message_id=own_id) from error
     except Interrupted:
         raise interrupted_post(own_id) from None
-    Output(session).show(posted_text(posted), posted_fields(posted))
+    told = posted_text(posted)
+    try:
+        Output(session).tell(told, posted_fields(posted), done=f"the message is in the log: {told}")
+    except Failure as failure:
+        raise failure.of_posted(posted) from None
 
 
 def _encryption(key_file: Path | None, *, encrypt: bool) -> Encryption | None:

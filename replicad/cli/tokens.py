@@ -109,7 +109,12 @@ def create(
         rate_bytes=rate_bytes or (first.rate_bytes if first else 0),
     )
     tokensfile.add(path, principal)
-    Output(session).show(token, {**_fields(principal), "token": token})
+    Output(session).tell(
+        token,
+        {**_fields(principal), "token": token},
+        done=f"the token is lost, and its hash is in {path}",
+        remedy=f"make another; then withdraw those before it: replicad-cli tokens revoke {name} --file {path}",
+    )
     _tell(session, f"{name}: its hash is in {path}; this is the only time the token is shown; {_TAKES_EFFECT}")
 
 

@@ -1,5 +1,6 @@
 """The command group: what --help says, what completion gives, what is imported when."""
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,6 +17,7 @@ import pytest
 import replicad
 from replicad.cli.main import COMMANDS, cli, main
 from tests.support.commandline import ROOT
+from tests.support.scripted_server import ScriptedServer
 
 RUN = [sys.executable, "-m", "replicad.cli"]
 
@@ -147,6 +149,38 @@ def test_a_page_of_help_ends_as_other_output_does_where_it_cannot_be_written(com
         "error: standard output cannot be written: No space left on device\n",
     )
     assert run_by_shell(f"{command} | (exec <&-; sleep 0.5)") == (141, "", "")
+
+
+def test_where_a_deed_cannot_be_told_the_error_says_that_it_is_done(tmp_path: Path) -> None:
+    said = "error: standard output cannot be written: No space left on device; "
+    file, key = tmp_path / "tokens.yaml", tmp_path / "n1.key"
+    assert run_by_shell(f"tokens create shop --role writer --file {file} >/dev/full") == (
+        11,
+        "",
+        f"{said}the token is lost, and its hash is in {file}\n"
+        f"try: make another; then withdraw those before it: replicad-cli tokens revoke shop --file {file}\n",
+    )
+    assert run_by_shell(f"keys generate n1 --out {key} >/dev/full") == (
+        11,
+        "",
+        f"{said}the key is made: {key}\ntry: the public line again: replicad-cli keys show {key} --node n1\n",
+    )
+
+
+async def test_where_a_post_cannot_be_told_the_error_says_where_the_message_is() -> None:
+    async with ScriptedServer() as server:
+        server.on_frame = lambda call, frame: call.accept(frame, first_offset=7)
+        at = f"--address {server.address}"
+        alone = await asyncio.to_thread(run_by_shell, f"{at} post --id mine x >/dev/full")
+        as_json = await asyncio.to_thread(run_by_shell, f"{at} --output json post --id mine x >/dev/full")
+        lines = await asyncio.to_thread(run_by_shell, f"{at} post --lines >/dev/full <<-END\n\ta line\nEND\n")
+    said = "error: standard output cannot be written: No space left on device; "
+    told = f"{said}the message is in the log: offset 7  id mine  on 2 nodes\napplied: yes, at offset 7, on 2 nodes\n"
+    assert alone == (11, "", told)
+    fields = json.loads(as_json[2])
+    assert (as_json[0], fields["applied"], fields["offset"], fields["id"]) == (11, "yes", 7, "mine")
+    assert lines[0] == 11
+    assert lines[2].startswith(f"{said}all is done: posted 1 line  offsets 7 to 7")
 
 
 def modules_after(*arguments: str) -> set[str]:
