@@ -7,6 +7,7 @@ of public keys is :mod:`replicad.vkeys`; what is signed is the core's. Never put
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from collections.abc import Mapping, Sequence
@@ -197,6 +198,8 @@ def write_new(path: Path, content: bytes, *, owner: tuple[int, int] | None = Non
 
     ``owner``: the user and group that it is to have; none: ours.
     """
+    if not path.name:  # "." and "/", which no file can be
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(draft, flags, _OWNER_ONLY)

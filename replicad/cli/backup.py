@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from replicad import configfile
-from replicad.cli.options import Session, config_option, epilog, output_option
+from replicad.cli.options import FilePath, Session, config_option, epilog, output_option
 from replicad.cli.output import Output, stderr_is_terminal
 from replicad.nodekeys import keyring_of
 
@@ -30,7 +30,7 @@ Examples:
 @config_option("The config of the node on this host that is to be backed up.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     required=True,
     metavar="PATH",
     help="A file that does not exist, or a folder: there it is named CLUSTER-NODE-TIME.backup.",

@@ -21,8 +21,8 @@ _Result = TypeVar("_Result")
 
 def node_addresses(session: Session) -> tuple[str, ...]:
     """Where to look for nodes: as given by --address, else by the environment. Raises click.UsageError."""
-    given = ",".join(session.addresses) or None
-    where = "--address" if given else ADDRESS_VARIABLE
+    given = ",".join(session.addresses) if session.addresses else None
+    where = ADDRESS_VARIABLE if given is None else "--address"
     try:
         return _settings(session, given).addresses
     except ValueError as exc:

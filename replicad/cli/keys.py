@@ -12,7 +12,7 @@ import click
 
 from replicad import fernetkeys, keys
 from replicad.cli import rotate
-from replicad.cli.options import Group, Session, epilog, output_option
+from replicad.cli.options import FilePath, Group, Session, epilog, output_option
 from replicad.cli.output import Output
 from replicad.configvalues import is_name
 
@@ -43,7 +43,7 @@ Examples:
 @click.option(
     "--out",
     "path",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help=f"The new key file; an existing one is never overwritten.  [default: NODE{SUFFIX}, here]",
 )
@@ -124,7 +124,7 @@ Examples:
 @click.option(
     "--out",
     "path",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="Write it into this new key file, of mode 0600.  [default: to standard output]",
 )

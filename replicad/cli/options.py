@@ -35,6 +35,18 @@ else:
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
+class FilePath(click.Path):
+    """A file's or folder's path. An empty one, which a variable gives that nobody has set, would be this folder."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the path is empty; is a variable not set?", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 @dataclass(slots=True)
 class Session:
     """What the options that all commands have say."""
@@ -72,7 +84,7 @@ def config_option(help_text: str) -> Callable[[_Function], _Function]:
     return click.option(
         "--config",
         "config_file",
-        type=click.Path(path_type=Path),
+        type=FilePath(),
         default=DEFAULT_CONFIG,
         show_default=True,
         metavar="FILE",
@@ -261,9 +273,7 @@ class Header(_Kind):
 
 def key_file_option(help_text: str) -> Callable[[_Function], _Function]:
     """Adds --fernet-key-file. The keys themselves are never on a command line, where `ps` would show them."""
-    return click.option(
-        "--fernet-key-file", "key_file", type=click.Path(path_type=Path), metavar="FILE", help=help_text
-    )
+    return click.option("--fernet-key-file", "key_file", type=FilePath(), metavar="FILE", help=help_text)
 
 
 def timeout_option(default: str, help_text: str) -> Callable[[_Function], _Function]:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from replicad import certificates, pki
-from replicad.cli.options import Group, Offset, Session, epilog, output_option
+from replicad.cli.options import FilePath, Group, Offset, Session, epilog, output_option
 from replicad.cli.output import Output, columns_text
 from replicad.errors import OperatorError
 from replicad.pki import Authority, Entry
@@ -26,7 +26,7 @@ def _dir_option(function: _Function) -> _Function:
     return click.option(
         "--dir",
         "folder",
-        type=click.Path(path_type=Path),
+        type=FilePath(),
         default=DEFAULT_DIR,
         show_default=True,
         metavar="DIR",

@@ -16,6 +16,7 @@ from replicad import configfile
 from replicad.cli.errors import Failure
 from replicad.cli.listing import KEY_FILE_HELP
 from replicad.cli.options import (
+    FilePath,
     Group,
     Session,
     WriteConcern,
@@ -130,7 +131,7 @@ Examples:
     ),
 )
 @click.argument("entry")
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="A file that is not there.")
+@click.option("--out", type=FilePath(), required=True, metavar="FILE", help="A file that is not there.")
 @_config_option
 @output_option
 @click.pass_obj

@@ -10,7 +10,7 @@ import click
 
 from replicad import configfile
 from replicad.cli.errors import Failure
-from replicad.cli.options import Session, config_option, epilog, output_option
+from replicad.cli.options import FilePath, Session, config_option, epilog, output_option
 from replicad.cli.output import Output, count_text, stderr_is_terminal
 from replicad.errors import DamagedError, ExitCode
 from replicad.nodekeys import keyring_of
@@ -35,7 +35,7 @@ Examples:
   replicad-cli restore n1.backup --config n1.yaml --yes""",
     ),
 )
-@click.argument("backup", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("backup", metavar="FILE", type=FilePath())
 @config_option("The config of the node whose log it is to become; its data_dir must be missing or empty.")
 @click.option("--yes", is_flag=True, help="All nodes are stopped and get this file: do not ask.")
 @output_option

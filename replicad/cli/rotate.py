@@ -6,12 +6,11 @@ Owns the command line; the steps are in :mod:`replicad.cli.rotatesteps`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from replicad.cli.options import Group, Session, config_option, epilog, output_option, timeout_option
+from replicad.cli.options import FilePath, Group, Session, config_option, epilog, output_option, timeout_option
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 _FIELDS = """\
@@ -38,7 +37,7 @@ def _options(function: _Function) -> _Function:
     key = click.option(
         "--key",
         "key_file",
-        type=click.Path(path_type=Path),
+        type=FilePath(),
         metavar="FILE",
         help="The node's private key file, where the config does not name it.  [default: the config's key]",
     )

@@ -12,7 +12,7 @@ import click
 from replicad import tokensfile
 from replicad.access import RESERVED_NAMES, Principal, Role, Roles, hash_of, new_token, time_text
 from replicad.cli.errors import Failure
-from replicad.cli.options import Group, Session, Size, epilog, output_option
+from replicad.cli.options import FilePath, Group, Session, Size, epilog, output_option
 from replicad.cli.output import Output, columns_text
 from replicad.configvalues import is_name
 from replicad.errors import ExitCode
@@ -42,7 +42,7 @@ class Lifetime(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gene
 file_option = click.option(
     "--file",
     "path",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     required=True,
     metavar="FILE",
     help="The tokens file: what tokens_file in the config names.",

@@ -10,7 +10,7 @@ import click
 
 from replicad import configfile
 from replicad.cli.errors import Failure
-from replicad.cli.options import Session, epilog, output_option
+from replicad.cli.options import FilePath, Session, epilog, output_option
 from replicad.cli.output import Output, count_text, stderr_is_terminal
 from replicad.configvalues import Bad, Offset
 from replicad.core.keyring import Keyring, NodeKey
@@ -44,11 +44,11 @@ Examples:
   replicad-cli verify ./data --cluster prod --key node-1+5d8a... --key node-1+0c41...@120455""",
     ),
 )
-@click.argument("data_dir", type=click.Path(path_type=Path), required=False)
+@click.argument("data_dir", type=FilePath(), required=False)
 @click.option(
     "--config",
     "config_file",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     metavar="FILE",
     help="A node's config: the cluster's name and public keys are taken from it, and its data_dir where none is given.",
 )

@@ -88,8 +88,14 @@ def _start_parser() -> argparse.ArgumentParser:
 
 def _add_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--dir", type=Path, default=DEFAULT_DIR, metavar="DIR", help="the cluster's folder; default: ./%(default)s"
+        "--dir", type=_folder, default=DEFAULT_DIR, metavar="DIR", help="the cluster's folder; default: ./%(default)s"
     )
+
+
+def _folder(text: str) -> Path:
+    if not text:  # a variable that nobody has set: a cluster would be made in this folder
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
 
 
 def _number(lowest: int, highest: int) -> Callable[[str], int]:

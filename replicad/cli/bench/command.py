@@ -15,7 +15,17 @@ from replicad.cli.bench.report import TITLES, Report, size_text
 from replicad.cli.bench.rig import Rig, own_rig
 from replicad.cli.bench.workloads import Measured
 from replicad.cli.connect import node_addresses, run
-from replicad.cli.options import Duration, Offset, Session, Size, address_option, epilog, output_option, tls_options
+from replicad.cli.options import (
+    Duration,
+    FilePath,
+    Offset,
+    Session,
+    Size,
+    address_option,
+    epilog,
+    output_option,
+    tls_options,
+)
 
 DEFAULT_DIR = Path("/var/tmp")  # noqa: S108 - /tmp is memory on many machines; our folder there is for us alone
 KIB = 1 << 10
@@ -100,7 +110,7 @@ Examples:
 @click.option(
     "--dir",
     "parent",
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     default=DEFAULT_DIR,
     show_default=True,
     metavar="DIR",

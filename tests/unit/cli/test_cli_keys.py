@@ -105,3 +105,10 @@ def test_generate_fernet_writes_a_new_file_for_its_owner_alone_and_does_not_prin
     out, err = run(capsys, "generate-fernet", "--out", "team.key", code=3)
     assert ("never overwritten" in err, "first line" in err, out) == (True, True, "")
     assert (here / "team.key").read_text().strip() == key
+
+
+@pytest.mark.parametrize("out", [".", "/", ".."])
+@pytest.mark.parametrize("kind", [["generate", "n1"], ["generate-fernet"]])
+def test_a_key_is_never_put_in_a_folders_place(kind: list[str], out: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", *kind, "--out", out]) == 3
+    assert f"{out} exists and is never overwritten; give another path" in capsys.readouterr().err

@@ -204,6 +204,7 @@ def test_another_number_of_nodes_than_there_are_is_refused(dev: Callable[..., De
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
+        (["--dir", ""], "argument --dir: the path is empty"),
         (["--nodes", "0"], "0 is not within 1 to 31"),
         (["--base-port", "70000"], "70000 is not within 1 to 65535"),
         (["--nodes", "many"], "invalid number value: 'many'"),
