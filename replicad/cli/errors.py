@@ -168,6 +168,16 @@ class Failure(Exception):
         return f", at offset {offset}" + (f", on {nodes} node{'' if nodes == 1 else 's'}" if nodes else "")
 
 
+def input_failure(exc: OSError) -> Failure:
+    """Standard input can't be read."""
+    return Failure(
+        f"standard input cannot be read: {exc.strerror}",
+        exit_code=Exit.USAGE,
+        applied=Applied.NO,
+        remedy="let standard input come from a file or a pipe that can be read",
+    )
+
+
 def service_failure(error: ServiceError) -> Failure:
     """A service's error where nothing was posted: ``applied`` means nothing."""
     return Failure(

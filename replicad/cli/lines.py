@@ -22,7 +22,7 @@ from contextlib import ExitStack
 import click
 
 from replicad.cli.connect import make_client, run
-from replicad.cli.errors import INTERRUPTED, Failure, Interrupted, service_failure, smaller
+from replicad.cli.errors import INTERRUPTED, Failure, Interrupted, input_failure, service_failure, smaller
 from replicad.cli.options import Session
 from replicad.cli.output import Output, posted_json, stderr_is_terminal
 from replicad.cli.readiness import told_once
@@ -263,7 +263,8 @@ async def read_lines(descriptor: int) -> AsyncGenerator[list[bytes], None]:
 
 
 async def read_chunks(descriptor: int) -> AsyncIterator[bytes]:
-    """What can be read, when it can be: waiting for a slow writer holds up nothing else and can be cancelled.
+    """What can be read, when it can be: waiting for a slow writer holds up nothing else and can be cancelled. Raises
+    Failure where nothing can be read.
 
     The descriptor is left in the mode it is in: it may be a terminal that others use too.
     """
@@ -271,7 +272,10 @@ async def read_chunks(descriptor: int) -> AsyncIterator[bytes]:
         ready = asyncio.Event()
         with contextlib.suppress(PermissionError), told_once(descriptor, select.EPOLLIN, ready.set):
             await ready.wait()
-        chunk = os.read(descriptor, READ_BYTES)
+        try:
+            chunk = os.read(descriptor, READ_BYTES)
+        except OSError as exc:
+            raise input_failure(exc) from exc
         if not chunk:
             return
         yield chunk

@@ -12,7 +12,7 @@ import click
 
 from replicad import fernetkeys
 from replicad.cli.connect import DEFAULT_TIMEOUT, find_encryption, make_client, run
-from replicad.cli.errors import Failure, Interrupted, interrupted_post, post_failure
+from replicad.cli.errors import Failure, Interrupted, input_failure, interrupted_post, post_failure
 from replicad.cli.lines import post_lines
 from replicad.cli.options import (
     Header,
@@ -163,7 +163,10 @@ def _payload(text: str | None) -> bytes:
     stream = _standard_input()
     if text is None and stream.isatty():
         raise click.UsageError("Nothing to post: give TEXT, or - to read standard input, or --lines.")
-    payload = stream.buffer.read(MAX_PAYLOAD_BYTES + 1)
+    try:
+        payload = stream.buffer.read(MAX_PAYLOAD_BYTES + 1)
+    except OSError as exc:
+        raise input_failure(exc) from exc
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise TooLarge(f"standard input has more than {MAX_PAYLOAD_BYTES >> 20} MiB, which no log takes in one message")
     return payload

@@ -151,6 +151,14 @@ def test_a_page_of_help_ends_as_other_output_does_where_it_cannot_be_written(com
     assert run_by_shell(f"{command} | (exec <&-; sleep 0.5)") == (141, "", "")
 
 
+def test_a_standard_input_that_cannot_be_read_is_bad_usage(tmp_path: Path) -> None:
+    for command in ("post", "post -", "post --lines"):
+        code, out, err = run_by_shell(f"--address 127.0.0.1:1 {command} 0>{tmp_path / 'file'}")
+        assert (code, out) == (2, "")
+        assert "standard input cannot be read: Bad file descriptor" in err
+        assert "applied: no\ntry: let standard input come from a file or a pipe" in err
+
+
 def test_where_a_deed_cannot_be_told_the_error_says_that_it_is_done(tmp_path: Path) -> None:
     said = "error: standard output cannot be written: No space left on device; "
     file, key = tmp_path / "tokens.yaml", tmp_path / "n1.key"
