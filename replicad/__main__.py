@@ -1,5 +1,5 @@
-"""The ``replicad`` command, and ``python -m replicad``: SIGHUP first, gRPC's environment next, then everything that
-imports it."""
+"""The ``replicad`` command, and ``python -m replicad``: SIGHUP first, then the standard streams, gRPC's environment,
+and everything that imports it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from replicad.hangup import Hangup
 def main() -> int:
     """Run the command. Returns its exit code."""
     hangup = Hangup()
-    from replicad import grpctuning  # noqa: PLC0415 - what it imports takes 20 ms
+    from replicad import grpctuning, streams  # noqa: PLC0415 - what they import takes 20 ms
 
+    streams.fill()
     grpctuning.tune(os.environ, grpctuning.installed_version())
     from replicad import app  # noqa: PLC0415 - gRPC reads its environment while it is imported
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from replicad import __version__, dev, eventloop, keys, logjournal, logs, nodekeys, startfiles
+from replicad import __version__, dev, eventloop, keys, logjournal, logs, nodekeys, startfiles, streams
 from replicad.certificates import Identity
 from replicad.config import Config
 from replicad.core import mandate
@@ -69,8 +69,7 @@ def main(argv: Sequence[str] | None = None, *, hangup: Hangup | None = None) -> 
         kit = startfiles.load_all(options.config, now_s=time.time())
         config = kit.config
         if options.check_config:
-            print(f"{options.config}: good: {config.role} {config.node} of cluster {config.cluster}")
-            return ExitCode.OK
+            return streams.say(f"{options.config}: good: {config.role} {config.node} of cluster {config.cluster}")
         logs.setup(config.log.level, config.log.format)
         return eventloop.run(_run(kit, options.config, hangup))
     except ConfigError as exc:
@@ -89,7 +88,7 @@ def _not_started(exc: ReplicadError, lines: Sequence[str], status: str) -> int:
         for line in lines:
             _log.error("not_started", line)
     else:
-        print("\n".join(lines), file=sys.stderr)
+        streams.complain("\n".join(lines))
     Notifier().status(status)
     return exc.exit_code
 

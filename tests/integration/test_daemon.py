@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import shlex
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +20,10 @@ from grpc import aio
 from replicad import __version__
 from replicad.client import AsyncClient
 from replicad.dev import DevCluster, DevNode
+from replicad.dev.process import node_command
 from replicad.errors import Applied, OutcomeUnknown, ServiceError, Unauthorized, Unavailable
 from replicad.logrepeats import AT_ONCE
+from tests.support.commandline import ROOT
 from tests.support.daemon import LEAVE_S, Daemon, run
 from tests.support.ledger import Ledger
 from tests.support.nodes import TOKEN, all_level, events, log_lines, raw_logs, running_cluster
@@ -47,6 +51,40 @@ def edited(of: DevNode, **changes: object) -> Path:
     path = of.folder / "edited.yaml"
     path.write_text(yaml.safe_dump(yaml.safe_load(of.config_file.read_text()) | changes, sort_keys=False))
     return path
+
+
+def in_shell(arguments: str) -> tuple[int, str]:
+    """How `replicad ARGUMENTS` ends, redirections and all: exit status, and what is on standard error."""
+    done = subprocess.run(
+        ["sh", "-c", f"exec {shlex.join(node_command())} {arguments}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full"])
+def test_a_fault_that_nobody_can_be_told_has_its_exit_status(stderr: str) -> None:
+    assert in_shell(f"--config /nowhere.yaml {stderr}") == (EXIT_CONFIG, "")
+
+
+def test_a_good_config_that_cannot_be_told_is_an_error_in_words(worker: DevNode) -> None:
+    said = "replicad: standard output cannot be written: No space left on device\n"
+    assert in_shell(f"--check-config --config {worker.config_file} >/dev/full") == (11, said)
+    assert in_shell(f"--check-config --config {worker.config_file} >&-") == (EXIT_OK, "")
+
+
+def test_a_node_whose_standard_streams_are_closed_gives_their_descriptors_to_nothing_else(worker: DevNode) -> None:
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *node_command()]
+    with Daemon(worker.config_file, env={"AUTH_TOKEN": TOKEN}, command=closed) as daemon:
+        daemon.wait_ready()
+        descriptors = Path(f"/proc/{daemon.process.pid}/fd")
+        assert [str((descriptors / each).readlink()) for each in "012"] == ["/dev/null"] * 3
+        daemon.terminate()
+        assert daemon.process.returncode == EXIT_OK
 
 
 # --- configs and exit codes -------------------------------------------------------------------------------------------
