@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from replicad.cli.connect import DEFAULT_TIMEOUT, find_encryption, make_client, run
+from replicad.cli.errors import service_failure
 from replicad.cli.options import (
     LEVELS,
     Moment,
@@ -18,6 +19,7 @@ from replicad.cli.options import (
     timeout_option,
 )
 from replicad.cli.output import Output
+from replicad.errors import Unavailable
 
 FIELDS_HELP = """\
 Text into a pipe: fields parted by tabs: offset, time, committed or
@@ -97,4 +99,13 @@ def command(
             async for records in batches:
                 output.records(records, flush=output.terminal)
 
-    run(work())
+    try:
+        run(work())
+    except Unavailable as error:
+        if min_offset is None or not isinstance(error.__cause__, TimeoutError):
+            raise
+        failure = service_failure(error)  # a node waits until it has the offset, and is well
+        failure.remedy = (
+            f"offset {min_offset} may not be there yet: give a longer --timeout, or see replicad-cli status"
+        )
+        raise failure from error

@@ -41,7 +41,7 @@ Examples:
 @click.option(
     "--from",
     "from_offset",
-    type=_Start(),
+    type=_Start("an offset or end"),
     default=0,
     show_default=True,
     metavar="N|end",

@@ -8,7 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import click
@@ -17,7 +17,7 @@ import pytest
 import replicad
 from replicad.cli.main import COMMANDS, cli, main
 from tests.support.commandline import ROOT
-from tests.support.scripted_server import ScriptedServer
+from tests.support.scripted_server import ScriptedServer, forever
 
 RUN = [sys.executable, "-m", "replicad.cli"]
 
@@ -189,6 +189,21 @@ async def test_where_a_post_cannot_be_told_the_error_says_where_the_message_is()
     assert (as_json[0], fields["applied"], fields["offset"], fields["id"]) == (11, "yes", 7, "mine")
     assert lines[0] == 11
     assert lines[2].startswith(f"{said}all is done: posted 1 line  offsets 7 to 7")
+
+
+async def test_a_list_that_waits_for_an_offset_in_vain_says_so() -> None:
+    async with ScriptedServer() as server:
+        server.scripts.append(lambda _: _silence())
+        command = f"--address {server.address} list --min-offset 999 --timeout 1s"
+        code, out, err = await asyncio.to_thread(run_by_shell, command)
+    assert (code, out) == (7, "")
+    assert err.endswith("\ntry: offset 999 may not be there yet: give a longer --timeout, or see replicad-cli status\n")
+    assert "and --address" in run_by_shell("--address 127.0.0.1:1 list --min-offset 9 --timeout 100ms")[2]
+
+
+async def _silence() -> AsyncIterator[bytes]:
+    await forever()
+    yield b""
 
 
 def modules_after(*arguments: str) -> set[str]:

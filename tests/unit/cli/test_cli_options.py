@@ -139,6 +139,7 @@ def test_a_usage_error_is_one_object_wherever_json_is_asked_for(
         (["--output", "text"], "Missing command"),
         (["--address", "nowhere", "status"], "--address: address 'nowhere' is not HOST:PORT"),
         (["--address", "", "status"], "--address: no address of a node"),
+        (["tail", "--from", "last"], "'last' is not an offset or end; write a number from 0 to"),
         (["switchover", "--to", ""], "'--to': it is empty; name a node, or leave it out"),
         (["keys", "generate", "n1", "--out", ""], "'--out': the path is empty"),
         (["keys", "generate-fernet", "--out", ""], "'--out': the path is empty"),
