@@ -128,7 +128,7 @@ class Authority:
         except FileNotFoundError as exc:
             raise _no_ca(folder) from exc
         except OSError as exc:
-            raise OperatorError(f"{exc.filename}: cannot be read ({exc.strerror})") from exc
+            raise OperatorError(f"{exc.filename}: cannot be read ({exc.strerror}); do it as its owner") from exc
         try:
             key = load_pem_private_key(pem, password=None)
             [own] = certificates.parse_certificates(pem)

@@ -5,6 +5,7 @@ Owns the words: what happened, whether the message was applied, what to do. Must
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shlex
@@ -76,6 +77,9 @@ _REMEDIES: dict[type[ReplicadError], str] = {
 
 #: Exit codes by which a post is not in the log.
 _NOTHING_APPLIED = (Exit.USAGE, Exit.DENIED, Exit.TRY_AGAIN)
+
+#: What is not the path's fault.
+_OF_DISKS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 #: As in "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: Failed to connect to remote host: "
 _GRPC_CONNECT = re.compile(
@@ -252,9 +256,21 @@ def expected_failure(exc: BaseException) -> Failure | None:
             failure = Failure(_on_one_line(exc).rstrip("."), exit_code=Exit.USAGE, remedy=help_page)
         case click.ClickException():
             failure = Failure(_on_one_line(exc), exit_code=Exit.USAGE)
+        case OSError(filename=str(path)):
+            failure = _file_failure(exc, path)
         case OSError():
             failure = Failure(str(exc), exit_code=Exit.FAILED)
     return failure
+
+
+def _file_failure(exc: OSError, path: str) -> Failure:
+    """What the system says of a file or folder."""
+    if exc.errno in _OF_DISKS:
+        return Failure(f"{path}: {exc.strerror}", exit_code=Exit.STORAGE)
+    remedy = "name another path, or see what is there"
+    if isinstance(exc, PermissionError):
+        remedy = "do it as its owner or as root, or name another path"
+    return Failure(f"{path}: {exc.strerror}", exit_code=Exit.CONFIG, remedy=remedy)
 
 
 def _on_one_line(exc: click.ClickException) -> str:

@@ -39,7 +39,7 @@ class FilePath(click.Path):
     """A file's or folder's path. An empty one, which a variable gives that nobody has set, would be this folder."""
 
     def __init__(self) -> None:
-        super().__init__(path_type=Path)
+        super().__init__(path_type=Path, readable=False)  # whoever reads it tells why it can't be read
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
@@ -114,7 +114,7 @@ def tls_options(function: _Function, *, otherwise: str = "no TLS") -> _Function:
     ):
         function = click.option(
             f"--{name}",
-            type=click.Path(),
+            type=click.Path(readable=False),
             metavar="FILE",
             callback=_set_file,
             expose_value=False,

@@ -55,6 +55,10 @@ def main(argv: list[str], *, command: Sequence[str] | None = None) -> int:
     except ReplicadError as error:
         print(f"replicad dev: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # of a folder that is another's, is gone, or is none
+        what = f"{error.filename or 'the working folder'}: {error.strerror}"
+        print(f"replicad dev: {what}; give a --dir that is yours", file=sys.stderr)
+        return ExitCode.CONFIG
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 
@@ -95,7 +99,10 @@ def _add_dir(parser: argparse.ArgumentParser) -> None:
 def _folder(text: str) -> Path:
     if not text:  # a variable that nobody has set: a cluster would be made in this folder
         raise argparse.ArgumentTypeError("the path is empty")
-    return Path(text)
+    try:
+        return Path(text).resolve()
+    except RuntimeError as exc:
+        raise argparse.ArgumentTypeError(f"{text}: {exc}") from exc
 
 
 def _number(lowest: int, highest: int) -> Callable[[str], int]:

@@ -1,12 +1,15 @@
 """Every error becomes words, an object and an exit code."""
 
+import errno
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from replicad.cli.errors import EXIT_CODES, expected_failure, plain, post_failure, unexpected_failure
-from replicad.cli.main import main
+from replicad.cli.main import cli, main
 from replicad.errors import (
     SERVICE_ERRORS,
     Applied,
@@ -126,6 +129,41 @@ def test_of_a_standard_input_that_no_log_takes_no_length_is_told_that_was_not_re
         "applied: no\n"
         "try: split the message\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "remedy"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "d/log.db"), 3, "do it as its owner or as root"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "d/log.db"), 3, "name another path"),
+        (OSError(errno.ENOSPC, "No space left on device", "d/log.db"), 11, ""),
+        (OSError(errno.EIO, "Input/output error", "d/log.db"), 11, ""),
+    ],
+)
+def test_what_the_system_says_of_a_file_has_a_remedy(error: OSError, exit_code: int, remedy: str) -> None:
+    failure = expected_failure(error)
+    assert failure is not None
+    assert (failure.message, failure.exit_code) == (f"d/log.db: {error.strerror}", exit_code)
+    assert failure.remedy.startswith(remedy)
+
+
+def test_a_file_that_may_not_be_read_is_no_matter_of_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in commands():
+        for parameter in command.params:
+            if isinstance(parameter.type, click.Path):  # else click itself refuses it, with exit code 2 and no remedy
+                assert not parameter.type.readable, (command.name, parameter.name)
+
+
+def commands(group: click.Group = cli) -> Iterator[click.Command]:
+    """Every command, the groups included."""
+    yield group
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command)
+        else:
+            yield command
 
 
 def test_an_error_is_written_in_the_form_of_results() -> None:

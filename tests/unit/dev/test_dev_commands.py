@@ -225,6 +225,19 @@ def test_start_without_a_cluster_says_how_to_make_one(dev: Callable[..., Dev]) -
     assert "holds no cluster; make one: replicad dev --dir" in output
 
 
+@pytest.mark.parametrize("command", [[], ["start", "node-1"]])
+def test_a_folder_that_can_be_none_is_an_error_in_words(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    too_long = tmp_path / ("a" * 300)
+    assert main([*command, "--dir", str(too_long)]) == 3
+    assert f"replicad dev: {too_long}/node-1/replicad.yaml: File name too long; give a --dir" in capsys.readouterr().err
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(SystemExit):
+        main([*command, "--dir", str(tmp_path / "loop")])
+    assert "loop" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["start", "--help"]])
 def test_help_fits_a_terminal_of_80_columns(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
