@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,24 @@ def test_a_good_config_that_cannot_be_told_is_an_error_in_words(worker: DevNode)
     said = "replicad: standard output cannot be written: No space left on device\n"
     assert in_shell(f"--check-config --config {worker.config_file} >/dev/full") == (11, said)
     assert in_shell(f"--check-config --config {worker.config_file} >&-") == (EXIT_OK, "")
+
+
+@pytest.mark.parametrize("at", ["grpctuning.tune", "startfiles.load_all"])
+def test_ctrl_c_while_a_node_starts_ends_it_without_a_traceback(at: str, worker: DevNode) -> None:
+    module, function = at.split(".")
+    interrupted = (
+        "import os, signal, sys\n"
+        f"from replicad import __main__, {module}\n"
+        f"go_on = {at}\n"
+        "def asked(*arguments, **named):\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    return go_on(*arguments, **named)\n"
+        f"setattr({module}, '{function}', asked)\n"
+        "sys.exit(__main__.main())\n"
+    )
+    with Daemon(worker.config_file, env={"AUTH_TOKEN": TOKEN}, command=[sys.executable, "-c", interrupted]) as daemon:
+        daemon.process.wait(20)
+        assert (daemon.process.returncode, "Traceback" in daemon.log) == (130, False)
 
 
 def test_a_node_whose_standard_streams_are_closed_gives_their_descriptors_to_nothing_else(worker: DevNode) -> None:
