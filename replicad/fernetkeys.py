@@ -53,7 +53,7 @@ def checked(given: Iterable[tuple[str, str]]) -> tuple[str, ...]:
     """The keys, each once, in their order. ``given`` are pairs: where a key stands, the key. Raises KeyFileError."""
     found: dict[str, None] = {}
     for where, key in given:
-        if _KEY.fullmatch(key) is None:
+        if not isinstance(key, str) or _KEY.fullmatch(key) is None:
             raise KeyFileError(f"{where} is not a Fernet key (44 characters of base64url); make one: {MAKE}")
         found[key] = None
     if len(found) > MAX_KEYS:

@@ -55,6 +55,8 @@ class Encryption:
         """As :meth:`from_keys`."""
         if isinstance(keys, str | bytes):
             keys = [keys]
+        if not isinstance(keys, Iterable):
+            raise KeyFileError(f"keys is {type(keys).__name__}; give a Fernet key or a list of them: {fernetkeys.MAKE}")
         texts = [key.decode("latin-1") if isinstance(key, bytes) else key for key in keys]
         found = fernetkeys.checked((f"key {number}", key) for number, key in enumerate(texts, start=1))
         if not found:
@@ -69,6 +71,8 @@ class Encryption:
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
         """From a key file of mode 0600: a key a line, newest first. Raises KeyFileError."""
+        if not isinstance(path, str | Path):
+            raise KeyFileError(f"path is {type(path).__name__}; give the path of a key file")
         return cls(fernetkeys.from_file(path))
 
     @classmethod

@@ -9,6 +9,7 @@ import pickle
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet, MultiFernet
@@ -148,3 +149,15 @@ def test_no_key_at_all_is_an_error_and_nothing_goes_in_the_clear() -> None:
         Encryption.from_environment({})
     with pytest.raises(KeyFileError, match="generate-fernet"):
         Encryption.from_keys([])
+
+
+@pytest.mark.parametrize("odd", [5, None, [5], [None], {"a": 1}])
+def test_what_is_no_key_at_all_is_named(odd: Any) -> None:
+    with pytest.raises(KeyFileError, match=r"^(keys is|key 1 is not a Fernet key)"):
+        Encryption.from_keys(odd)
+
+
+@pytest.mark.parametrize("odd", [5, None, b"x"])
+def test_what_is_no_path_is_named(odd: Any) -> None:
+    with pytest.raises(KeyFileError, match=r"^path is (int|NoneType|bytes); give the path of a key file"):
+        Encryption.from_file(odd)
