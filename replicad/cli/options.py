@@ -5,6 +5,7 @@ Owns the reading of command line values. Must not know commands, and imports not
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -36,14 +37,19 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 class FilePath(click.Path):
-    """A file's or folder's path. An empty one, which a variable gives that nobody has set, would be this folder."""
+    """A file's path, or with ``folder`` a folder's that may be made. To pathlib an empty one, which a variable gives
+    that nobody has set, is this folder, and a folder that is not there (``backups/``) is a file."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, folder: bool = False) -> None:
         super().__init__(path_type=Path, readable=False)  # whoever reads it tells why it can't be read
+        self._may_be_made = folder
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "":
+        text = str(value)
+        if not text:
             self.fail("the path is empty; is a variable not set?", param, ctx)
+        if text.endswith(os.sep) and not self._may_be_made and not os.path.isdir(text):  # noqa: PTH112 - as it is given
+            self.fail(f"{text} is no folder that is there; make it, or leave out the {os.sep} at its end", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -26,7 +26,7 @@ def _dir_option(function: _Function) -> _Function:
     return click.option(
         "--dir",
         "folder",
-        type=FilePath(),
+        type=FilePath(folder=True),
         default=DEFAULT_DIR,
         show_default=True,
         metavar="DIR",

@@ -110,7 +110,7 @@ Examples:
 @click.option(
     "--dir",
     "parent",
-    type=FilePath(),
+    type=FilePath(folder=True),
     default=DEFAULT_DIR,
     show_default=True,
     metavar="DIR",

@@ -142,6 +142,8 @@ def test_a_usage_error_is_one_object_wherever_json_is_asked_for(
         (["tail", "--from", "last"], "'last' is not an offset or end; write a number from 0 to"),
         (["switchover", "--to", ""], "'--to': it is empty; name a node, or leave it out"),
         (["keys", "generate", "n1", "--out", ""], "'--out': the path is empty"),
+        (["keys", "generate", "n1", "--out", "none/"], "'--out': none/ is no folder that is there"),
+        (["backup", "--config", "c", "--out", "none/"], "'--out': none/ is no folder that is there"),
         (["keys", "generate-fernet", "--out", ""], "'--out': the path is empty"),
         (["backup", "--config", ""], "'--config': the path is empty"),
         (["backup", "--config", "c", "--out", ""], "'--out': the path is empty"),
