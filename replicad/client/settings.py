@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,7 +122,7 @@ def _tls_files(ca: str | Path, certificate: str | Path, key: str | Path) -> TlsF
 def checked_timeout(timeout_s: float) -> float:
     """The timeout. Raises ValueError unless it is a positive number of seconds."""
     is_number = isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool)
-    if not (is_number and timeout_s > 0 and math.isfinite(timeout_s)):
+    if not (is_number and 0 < timeout_s <= sys.float_info.max):
         raise ValueError(f"timeout {timeout_s!r} is not a positive number of seconds")
     return float(timeout_s)
 

@@ -93,7 +93,7 @@ def test_what_is_no_address_is_refused(addresses: Any) -> None:
         make_settings(addresses, token=None, timeout_s=1, write_concern=None, env={})
 
 
-@pytest.mark.parametrize("timeout_s", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("timeout_s", [0, -1, float("nan"), float("inf"), 10**400])
 def test_a_timeout_is_a_positive_number(timeout_s: float) -> None:
     with pytest.raises(ValueError, match="timeout"):
         make_settings("a:1", token=None, timeout_s=timeout_s, write_concern=None)
