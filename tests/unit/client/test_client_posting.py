@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 
@@ -25,7 +25,7 @@ from replicad.errors import (
     WriteConcernTimeout,
 )
 from replicad.wire.codec import PostFrame, PostFrameResult, PostRun
-from tests.support.ending_call import BROKEN, EndingCall
+from tests.support.ending_call import EndingCall, broken
 from tests.support.scripted_server import PostCall, ScriptedServer, soon
 
 SHORT_S = 0.5  # for what is to run out of time
@@ -496,9 +496,9 @@ async def test_a_caller_who_is_cancelled_leaves_the_others_alone(a: ScriptedServ
     assert x.cancelled()
 
 
-@pytest.mark.parametrize("end", [None, BROKEN])
+@pytest.mark.parametrize("end", [None, broken])
 async def test_a_client_that_is_closed_while_the_stream_that_it_writes_to_ends_does_not_hang(
-    a: ScriptedServer, monkeypatch: pytest.MonkeyPatch, end: Exception | None
+    a: ScriptedServer, monkeypatch: pytest.MonkeyPatch, end: Callable[[], Exception] | None
 ) -> None:
     ending = EndingCall(end)
     async with AsyncClient(a.address, token="") as client:

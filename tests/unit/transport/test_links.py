@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Self
 
 import grpc
@@ -12,7 +13,7 @@ from replicad.configlimits import Timeouts
 from replicad.logs import get_logger
 from replicad.transport import links
 from replicad.transport.links import Dialer
-from tests.support.ending_call import BROKEN, WELL, EndingCall
+from tests.support.ending_call import EndingCall, broken, well
 from tests.support.scripted_server import soon
 
 
@@ -52,9 +53,9 @@ class Peers:
         self.told.append(f"{peer} down")
 
 
-@pytest.mark.parametrize("end", [WELL, BROKEN])
+@pytest.mark.parametrize("end", [well, broken])
 async def test_a_dialer_that_is_stopped_while_its_stream_ends_dials_no_more(
-    monkeypatch: pytest.MonkeyPatch, end: Exception
+    monkeypatch: pytest.MonkeyPatch, end: Callable[[], Exception]
 ) -> None:
     """As when the other node ends the stream of one that follows instead of leading: it would be a bug of ours, for
     which the node stops, or a worker that goes on dialling."""
