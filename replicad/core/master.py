@@ -511,7 +511,8 @@ class Master:
         effects: list[Effect] = [Note("warning", "refused", f"{worker.name} refuses: {frame.text}", fields)]
         if frame.reason == "epoch" and frame.promised_epoch >= self.epoch:
             return effects + self._outdated(frame.promised_epoch, frame.promised_to, worker.name)
-        if self._handover is not None and self._handover.to == worker.name:
+        if self._handover is not None and self._handover.to == worker.name and frame.reason != "busy":
+            # Not of one that asks to be the master, as it was told to: what was taken now it might not have.
             effects += self._go_on(self._handover, f"{worker.name} refuses: {frame.text}")
         return [*effects, Hangup(worker.name, frame.reason)]
 

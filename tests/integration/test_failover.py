@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
 from replicad import tokensfile
 from replicad.access import Principal, Role, hash_of
@@ -19,7 +20,8 @@ from replicad.client import AsyncClient
 from replicad.dev import DevCluster
 from replicad.errors import BadRequest, Forbidden, Unavailable
 from tests.support.commandline import CommandLine
-from tests.support.nodes import TOKEN, all_level, events, raw_logs, running_cluster, verified
+from tests.support.forwarder import coming_from
+from tests.support.nodes import TOKEN, all_level, edit, events, raw_logs, running_cluster, verified
 from tests.support.waiting import eventually, eventually_true
 
 LANES = 8  # posts under way at once
@@ -178,6 +180,23 @@ async def test_a_command_that_is_killed_is_repeated(cluster: DevCluster) -> None
             await load.goes_on()
             assert (await cli_of(cluster, "switchover", "--to", "node-1"))["done"] is True
     assert load.longest_pause_s < PAUSE_S
+
+
+async def test_one_whose_line_is_slow_becomes_the_master_and_does_not_pass_for_one_that_refuses(
+    cluster: DevCluster,
+) -> None:
+    """The master has dialled it again long before it has heard all whom it asks."""
+    node = cluster.node("node-2")
+    async with coming_from("127.0.0.1", cluster.master.address, late_s=0.1) as slow:
+        nodes = yaml.safe_load(node.config_file.read_text())["nodes"]
+        nodes[0]["address"] = slow
+        edit(node, nodes=nodes)
+        await asyncio.to_thread(cluster.stop, "node-2")
+        await asyncio.to_thread(cluster.start, "node-2")
+        async with raw_logs(cluster) as logs:
+            await all_level(logs)
+            assert (await cli_of(cluster, "switchover", "--to", "node-2"))["done"] is True
+            assert (await logs["node-2"].status()).epoch == 2
 
 
 async def test_whom_a_switchover_refuses(cluster: DevCluster) -> None:

@@ -1,4 +1,4 @@
-"""A TCP forwarder, for a server to see a client come from another address of this machine."""
+"""A TCP forwarder, for a server to see a client come from another address of this machine, or over a slow line."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from contextlib import asynccontextmanager, suppress
 
 
 @asynccontextmanager
-async def coming_from(source: str, address: str) -> AsyncIterator[str]:
-    """An address that leads to ``address``, which sees whoever connects to it come from ``source``."""
+async def coming_from(source: str, address: str, *, late_s: float = 0.0) -> AsyncIterator[str]:
+    """An address that leads to ``address``, which sees whoever connects to it come from ``source``, and whatever is
+    sent over it come ``late_s`` later."""
     host, _, port = address.rpartition(":")
     passing: set[asyncio.Task[None]] = set()
 
     async def taken(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         onward = await asyncio.open_connection(host, int(port), local_addr=(source, 0))
-        for task in (asyncio.create_task(_pass(reader, onward[1])), asyncio.create_task(_pass(onward[0], writer))):
-            passing.add(task)
+        for way in (_pass(reader, onward[1], late_s), _pass(onward[0], writer, late_s)):
+            passing.add(asyncio.create_task(way))
 
     server = await asyncio.start_server(taken, "127.0.0.1", 0)
     try:
@@ -28,10 +29,11 @@ async def coming_from(source: str, address: str) -> AsyncIterator[str]:
         await asyncio.gather(*passing, return_exceptions=True)
 
 
-async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pass(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, late_s: float) -> None:
     try:
         with suppress(ConnectionError):
             while data := await reader.read(1 << 16):
+                await asyncio.sleep(late_s)
                 writer.write(data)
                 await writer.drain()
     finally:

@@ -82,6 +82,16 @@ def test_one_that_refuses_lets_the_master_go_on_at_once() -> None:
     assert script.says("n3", Refused("cluster", "of another", 1, "n1")) == ["hang up n3: cluster"]
 
 
+def test_one_that_is_dialled_again_while_it_asks_to_be_the_master_does_not_refuse_to_be_it() -> None:
+    """The master must take no post that the other, which is about to lead, would never have."""
+    script = opened()
+    script.hand_over(7, "n2")
+    script.down("n2", "takes another role")
+    script.up("n2")
+    assert script.says("n2", Refused("busy", "n2 asks to be the master itself", 1, "n1")) == ["hang up n2: busy"]
+    assert script.post("a") == ["answer #1: all UNAVAILABLE applied=no"]
+
+
 def test_a_worker_that_is_lost_before_it_has_all_lets_the_master_go_on() -> None:
     script = with_work()
     script.hand_over(7, "n2")
