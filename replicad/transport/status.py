@@ -9,13 +9,15 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from replicad import __version__
 from replicad.config import Config
+from replicad.core.effects import Content
 from replicad.core.master import Master
-from replicad.core.record import MAX_ID_BYTES, parse_leaf
+from replicad.core.record import MAX_ID_BYTES, Leaf, parse_leaf
 from replicad.core.worker import Worker
-from replicad.errors import BadRequest, NotFound, Unavailable
+from replicad.errors import BadRequest, DamagedError, NotFound, Unavailable
 from replicad.nodekeys import keys_of
 from replicad.runtime import Runtime, read_contents, role_of
 from replicad.transport.addresses import address_for_caller, address_of
@@ -117,10 +119,9 @@ class Status:
             offset = await self._offset(message_id)  # it may have become the master meanwhile, with a longer log
         if offset is None:
             raise NotFound(f"id {message_id!r} is not in the log", master=self._config.node)
-        contents = await runtime.read(lambda: read_contents(runtime.store, [offset], decode_records))
-        leaf = parse_leaf(contents[offset].leaf)
+        committed = await runtime.visible_size("committed") > offset  # of the record that is there now
+        leaf = await self._leaf(message_id, offset)
         nodes = machine.nodes_with(offset + 1) if isinstance(machine, Master) else 1
-        committed = await runtime.visible_size("committed") > offset
         return pb.OutcomeResponse(
             offset=offset, epoch=leaf.epoch, time_ms=leaf.time_ms, committed=committed, nodes=nodes
         ).SerializeToString()
@@ -135,6 +136,22 @@ class Status:
                 raise Unavailable(f"offset {offset} is not on this node's disk yet after {wait_s:g} s")
         found = await runtime.read(lambda: runtime.store.find_ids([message_id]))
         return found.get(message_id)
+
+    async def _leaf(self, message_id: str, offset: int) -> Leaf:
+        """The leaf of the record at which the id was found. Raises Unavailable: it can't be read, or a new master has
+        had this node drop it meanwhile, and perhaps take another in its place."""
+        runtime = self._runtime
+        try:
+            found = await runtime.disk.read(lambda: read_contents(runtime.store, [offset], decode_records))
+        except DamagedError as exc:
+            if offset < runtime.machine.log.stored_size:
+                raise runtime.damaged(exc) from exc
+        else:
+            leaf = parse_leaf(cast("dict[int, Content]", found)[offset].leaf)
+            if leaf.id == message_id:
+                return leaf
+        text = f"{self._config.node} has dropped records meanwhile that no majority had, {message_id!r} among them"
+        raise Unavailable(f"{text}; ask the master")
 
 
 def rss_bytes() -> int:
