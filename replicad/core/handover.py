@@ -16,12 +16,13 @@ from replicad.errors import BadRequest, ServiceError, Unavailable
 
 @dataclass(slots=True)
 class Handover:
-    """``asked``: it has all, and was told to take over."""
+    """``asked``: it has all, and was told to take over, in this ``session`` of its."""
 
     ticket: int
     to: str
     deadline: float
     asked: bool = False
+    session: int = 0
 
     @property
     def missing(self) -> str:

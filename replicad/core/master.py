@@ -611,12 +611,14 @@ class Master:
         if self.posts.queued:
             effects += self.posts.refuse_queued(Unavailable(self.detail, retry_after_s=0.02), tip=self.log.tip)
         worker = self.workers[ending.to]
+        if ending.asked and worker.phase is Phase.LEVELLING and worker.session != ending.session:
+            ending.asked = False  # it follows again: it has not heard of it, or nothing came of it
         lost = not ending.asked and worker.phase is not Phase.LEVELLING
         if lost or self._now >= ending.deadline:
             why = f"{ending.to} is lost: {worker.detail}" if lost else f"{ending.to} {ending.missing}"
             return effects + self._go_on(ending, why)
         if not ending.asked and worker.acked_size == self.log.stored_size == self.log.tip:
-            ending.asked = True
+            ending.asked, ending.session = True, worker.session
             effects.append(Send(ending.to, TakeOver(self.epoch)))
         return effects
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from replicad.core.effects import FrameArrived, State
-from replicad.core.frames import Hello, Inquiry, Refused
+from replicad.core.frames import Aligned, Hello, Inquiry, Refused
 from tests.support.builders import CLUSTER
-from tests.support.script import MasterScript, opened
+from tests.support.script import MasterScript, level_with, opened
 
 
 def with_work() -> MasterScript:
@@ -69,6 +69,17 @@ def test_the_other_says_good_bye_to_take_over_and_that_is_no_loss() -> None:
     script.hand_over(7, "n2")
     assert script.down("n2", "takes another role") == []
     assert script.machine.state is State.HANDING_OVER
+
+
+def test_one_that_follows_again_is_told_again_to_take_over() -> None:
+    """The stream broke before it had heard: nobody leads until the time is over, unless it is told once more."""
+    script = opened()
+    script.hand_over(7, "n2")
+    script.down("n2")
+    script.up("n2")
+    assert script.says("n2", level_with(script, "n2")) == ["n2 < align 1"]
+    assert script.says("n2", Aligned(1)) == ["n2 < take over from e1"]
+    assert script.acks("n2", 1) == []
 
 
 def test_one_that_refuses_lets_the_master_go_on_at_once() -> None:
