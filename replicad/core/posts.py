@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from replicad.core.concern import Waiting
@@ -89,7 +89,8 @@ class Posts:
 
     def _await_concern(self, frame: Frame) -> None:
         frame.end = max(run.first_offset + run.count for run in frame.runs)
-        frame.messages = _NO_MESSAGES
+        frame.messages, frame.asked = _NO_MESSAGES, ()
+        frame.looked_up.clear()
         frame.contents.clear()
         self._admitted[frame.ticket] = frame
         self._waiting.add(frame.ticket, nodes=frame.nodes, size=frame.end, deadline=frame.deadline)
@@ -125,6 +126,7 @@ class Posts:
         first: dict[str, tuple[int, int]] = {}  # index and offset of an id's first message in this frame
         for index, message_id in enumerate(messages.ids):
             offset = self._offset(frame, message_id)
+            is_stored = offset is not None
             if offset is not None:
                 same = _same_content(messages, index, frame.contents[offset], author=frame.author)
             elif message_id in first:
@@ -133,10 +135,12 @@ class Posts:
             else:
                 offset = self.next_offset + len(fresh)
                 first[message_id] = index, offset
-                frame.runs.append(Run(index, 1, offset, duplicate=False))
+                _add(frame.runs, index, offset, duplicate=False)
                 fresh.append(index)
                 continue
-            if same:
+            if same and is_stored:
+                _add(frame.runs, index, offset, duplicate=True)
+            elif same:  # by itself: it goes where the first one goes, which may be refused yet
                 frame.runs.append(Run(index, 1, offset, duplicate=True))
             else:
                 text = _OFFSET_DIFFERS.format(id=message_id, offset=offset)
@@ -219,12 +223,12 @@ class Posts:
         for ticket in self._waiting.expired(now):
             frame = self._admitted.pop(ticket)
             wanted, errors, met = frame.nodes, list(frame.errors), list[Run]()
-            for run in frame.runs:  # of which a frame of messages in doubt has as many as messages
-                if _nodes_with(run.first_offset + run.count, sizes) >= wanted:
-                    met.append(run)
-                else:
-                    late = [(run.first_index + n, _late(wanted, run.first_offset + n, sizes)) for n in range(run.count)]
-                    errors += late
+            for run in frame.runs:  # of which a frame of messages in doubt may have as many as messages
+                good = min(max(0, sizes[wanted - 1] - run.first_offset), run.count)
+                if good:
+                    met.append(replace(run, count=good))
+                late = range(good, run.count)
+                errors += [(run.first_index + n, _late(wanted, run.first_offset + n, sizes)) for n in late]
             nodes = min((_nodes_with(run.first_offset + run.count, sizes) for run in met), default=0)
             answers.append(Answer(ticket, FrameResult(runs=met, errors=errors, nodes=nodes)))
         if now < self._unstored_due:
@@ -297,6 +301,17 @@ class Posts:
 
 def _nodes_with(end: int, sizes: Sequence[int]) -> int:
     return sum(size >= end for size in sizes)
+
+
+def _add(runs: list[Run], index: int, offset: int, *, duplicate: bool) -> None:
+    """One message more, to the last run where it goes on from that."""
+    if runs:
+        last = runs[-1]
+        ends = (last.first_index + last.count, last.first_offset + last.count, last.duplicate)
+        if ends == (index, offset, duplicate):
+            runs[-1] = Run(last.first_index, last.count + 1, last.first_offset, duplicate)
+            return
+    runs.append(Run(index, 1, offset, duplicate))
 
 
 def _late(wanted: int, offset: int, sizes: Sequence[int]) -> ServiceError:
