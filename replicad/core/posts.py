@@ -53,7 +53,7 @@ class Posts:
     def __init__(self, *, next_offset: int, recent_ids: int, greatest_id: str, waiting_frames: int) -> None:
         self.ids = RecentIds(limit=recent_ids, greatest_id=greatest_id)
         self.next_offset = next_offset
-        self.queue_bytes = 0
+        self._queued_bytes = self._doubtful_bytes = 0  # of messages
         self._queue: deque[tuple[Part, int]] = deque()
         self._held: dict[int, Frame] = {}  # the disk is being asked
         self._unstored: list[tuple[int, Frame]] = []  # (size, frame): duplicates of what is not on disk yet
@@ -73,6 +73,7 @@ class Posts:
             self._admit_all(frame)
             return []
         self.ids.hold(submit.ticket, stored_size=stored_size)
+        self._doubtful_bytes += submit.messages.size_bytes
         return self._resolve(frame, stored_size)
 
     def _admit_all(self, frame: Frame) -> None:
@@ -85,7 +86,7 @@ class Posts:
         self.ids.add(messages.ids, self.next_offset)
         self.next_offset += len(messages)
         self._queue.append((Part(messages, author), messages.size_bytes))
-        self.queue_bytes += messages.size_bytes
+        self._queued_bytes += messages.size_bytes
 
     def _await_concern(self, frame: Frame) -> None:
         frame.end = max(run.first_offset + run.count for run in frame.runs)
@@ -111,8 +112,13 @@ class Posts:
         if unread:
             self._held[ticket] = frame
             return [ReadContent(ticket, unread)]
-        self.ids.release(ticket)
+        self._settle(frame)
         return self._admit_each(frame)
+
+    def _settle(self, frame: Frame) -> None:
+        """It is in doubt no more."""
+        self.ids.release(frame.ticket)
+        self._doubtful_bytes -= frame.messages.size_bytes
 
     def _offset(self, frame: Frame, message_id: str) -> int | None:
         """Where the id stands in the log. Memory first: it knows what came in after the disk was asked."""
@@ -169,9 +175,10 @@ class Posts:
 
     def read_failed(self, ticket: int, text: str) -> list[Effect]:
         """Answer a frame whose ids can't be looked up. It may be one that the log has: so nothing is known of it."""
-        if self._held.pop(ticket, None) is None:
+        frame = self._held.pop(ticket, None)
+        if frame is None:
             return []
-        self.ids.release(ticket)
+        self._settle(frame)
         return [Answer(ticket, FrameResult(error=OutcomeUnknown(text)))]
 
     # --- the queue ---------------------------------------------------------------------------------
@@ -179,6 +186,11 @@ class Posts:
     @property
     def queued(self) -> bool:
         return bool(self._queue)
+
+    @property
+    def queue_bytes(self) -> int:
+        """Of messages that were accepted and are in no batch yet, those among them of which the disk is asked."""
+        return self._queued_bytes + self._doubtful_bytes
 
     def take(self, *, max_bytes: int, max_records: int) -> list[Part]:
         """The next batch's messages: whole frames, one at least, more while they fit."""
@@ -192,7 +204,7 @@ class Posts:
             parts.append(part)
             size += part_bytes
             records += len(part.messages)
-        self.queue_bytes -= size
+        self._queued_bytes -= size
         return parts
 
     def stored(self, size: int) -> list[Effect]:
@@ -236,7 +248,7 @@ class Posts:
         expired = [frame for _, frame in self._unstored if frame.deadline <= now]
         self._keep_unstored([entry for entry in self._unstored if entry[1].deadline > now])
         for frame in expired:
-            self.ids.release(frame.ticket)
+            self._settle(frame)
             answers.append(Answer(frame.ticket, FrameResult(error=OutcomeUnknown(_UNSURE))))
         return answers
 
@@ -252,7 +264,7 @@ class Posts:
         lost = [message_id for part, _ in self._queue for message_id in part.messages.ids]
         self.ids.remove(lost)
         self._queue.clear()
-        self.queue_bytes, self.next_offset = 0, tip
+        self._queued_bytes, self.next_offset = 0, tip
         gone = [t for t, frame in self._admitted.items() if frame.end > tip]
         answers = [effect for t in gone for effect in self._take_back(self._admitted[t], error, tip)]
         return answers + self._refuse_unstored(error, tip)
@@ -281,7 +293,7 @@ class Posts:
         self._keep_unstored([entry for entry in self._unstored if entry[0] <= tip])
         answers: list[Effect] = []
         for frame in gone:
-            self.ids.release(frame.ticket)
+            self._settle(frame)
             ids = frame.messages.ids
             errors = [
                 (n, error if self._offset(frame, i) is None else OutcomeUnknown(_UNSURE)) for n, i in enumerate(ids)
@@ -296,6 +308,7 @@ class Posts:
         self._admitted.clear()
         self._held.clear()
         self._keep_unstored([])
+        self._doubtful_bytes = 0
         return [Answer(ticket, FrameResult(error=error)) for ticket in tickets]
 
 

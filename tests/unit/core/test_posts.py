@@ -173,6 +173,46 @@ def test_an_id_that_the_disk_does_not_know_is_new() -> None:
     assert stage.sync() == ["answer #1: [0]@2 new, on 1"]
 
 
+def test_what_the_disk_is_asked_about_counts_as_queued_until_it_is_in_a_batch_or_answered() -> None:
+    """Else a client whose ids do not rise has the master keep all that it sends while the disk is slow to tell."""
+    stage = with_a_log("m")
+    for message_id in ("a", "b", "m"):
+        stage.post(message_id, payloads=[bytes(100)], deadline=5.0)
+    assert stage.posts.queue_bytes == 300
+    stage.disk()
+    assert stage.posts.queue_bytes == 300
+    stage.seal()
+    assert stage.posts.queue_bytes == 200
+    stage.out(stage.posts.read_failed(2, "damaged"))
+    assert stage.posts.queue_bytes == 100
+    stage.disk()
+    stage.disk()
+    assert stage.disk() == ["answer #3: [0] ID_CONFLICT applied=no @0"]
+    assert stage.posts.queue_bytes == 0
+
+
+@pytest.mark.parametrize("end", ["stored", "expired", "refused", "abandoned"])
+def test_a_retry_of_what_is_not_on_disk_yet_counts_as_queued_until_it_is_compared_or_answered(end: str) -> None:
+    stage = PostStage()
+    for _ in range(2):
+        stage.post("a", payloads=[bytes(100)], deadline=5.0)
+    assert stage.posts.queue_bytes == 200
+    if end == "stored":
+        stage.seal()
+        stage.sync()
+        assert stage.posts.queue_bytes == 100
+        stage.disk()
+    elif end == "expired":
+        stage.seal()
+        stage.out(stage.posts.expired(5.0, [0]))
+    elif end == "refused":
+        stage.out(stage.posts.refuse_queued(FULL, tip=0))
+    else:
+        stage.seal()
+        stage.out(stage.posts.abandon(OutcomeUnknown("over")))
+    assert stage.posts.queue_bytes == 0
+
+
 def test_only_the_ids_in_doubt_are_asked_about() -> None:
     stage = with_a_log("b", "d")
     stage.post("e")
