@@ -37,6 +37,9 @@ _GRPC_TRACEBACK = re.compile(
     r'^Traceback .*\n(  File "src/python/grpcio/.*\n)+grpc\._cython\.cygrpc\.ExecuteBatchError.*\n', re.M
 )
 
+# Debian's protobuf does, of a string that is not UTF-8; the message is refused all the same.
+_PROTOBUF_ERROR = re.compile(r"^\[libprotobuf ERROR \S+\] String field '[\w.]+' contains invalid UTF-8 data .*\n", re.M)
+
 
 @contextmanager
 def running_cluster(
@@ -90,7 +93,7 @@ def check_logs(cluster: DevCluster) -> None:
         keys_of_node = (node.folder / "key", cluster.layout.pki / f"{node.name}.key")
         private = [part for key in keys_of_node if key.exists() for part in key.read_text().split()]
         log = node.log_file.read_text() if node.log_file.exists() else ""
-        for line in _GRPC_TRACEBACK.sub("", log).splitlines():
+        for line in _PROTOBUF_ERROR.sub("", _GRPC_TRACEBACK.sub("", log)).splitlines():
             assert _EVENT.fullmatch(line), f"{node.name} wrote what is no event: {line}"
             assert " event=library " not in line, f"{node.name}: {line}"
             assert " exception=" not in line, f"{node.name} met a bug of ours: {line}"
