@@ -20,7 +20,7 @@ def is_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-async def read(call: Readable) -> object:
+async def next_message(call: Readable) -> object:
     """The call's next message. Raises CancelledError whenever this task is cancelled: where the call ends in the same
     moment, gRPC 1.51 would raise that end instead, a good one as UnboundLocalError, and the task go on."""
     try:

@@ -24,7 +24,7 @@ from replicad.errors import (
     Unauthorized,
     Unavailable,
 )
-from replicad.tasks import Readable, is_cancelled, read
+from replicad.tasks import Readable, is_cancelled, next_message
 from replicad.tlserrors import explain
 from replicad.wire.codec import error_from_trailer
 
@@ -155,7 +155,7 @@ class Connections:
     async def read(self, stream: ResponseStream, address: str) -> bytes | None:
         """The next response of a call to ``address``, or None at the stream's good end. Raises ServiceError."""
         try:
-            response = await read(stream)
+            response = await next_message(stream)
         except grpc.aio.AioRpcError as exc:
             raise self.error(exc, address) from exc
         except asyncio.CancelledError:

@@ -270,7 +270,7 @@ class Poster:
             await self._ended(stream)
         except grpc.aio.AioRpcError:
             await self._ended(stream)
-        if is_cancelled():  # where the call ends in the same moment gRPC 1.51 does not say so, see tasks.read()
+        if is_cancelled():  # where the call ends in the same moment gRPC 1.51 does not say so, see tasks.next_message()
             raise asyncio.CancelledError
 
     @staticmethod

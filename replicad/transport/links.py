@@ -21,7 +21,7 @@ from replicad.core.frames import Ack, AppendBatch, Hello, Inquiry, MasterFrame, 
 from replicad.errors import PeerError
 from replicad.logs import Logger
 from replicad.runtime import Runtime
-from replicad.tasks import is_cancelled, read
+from replicad.tasks import is_cancelled, next_message
 from replicad.tlserrors import explain
 from replicad.transport.calls import Context
 from replicad.wire.codec import decode_master_frame, decode_worker_frame, encode_master_frame, encode_worker_frame
@@ -144,7 +144,7 @@ class Dialer:
                 self._runtime.peer_up(self._name, outbox)
                 if redials != self._redials:
                     outbox.hang_up("asked to dial again")
-                while (data := await read(call)) is not aio.EOF:
+                while (data := await next_message(call)) is not aio.EOF:
                     frame = decode_worker_frame(cast(bytes, data))
                     followed = followed or isinstance(frame, Ack | Standing)
                     self._runtime.frame_arrived(self._name, outbox, frame)

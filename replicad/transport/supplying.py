@@ -16,7 +16,7 @@ from replicad.core.batch import Batch
 from replicad.core.frames import Supply
 from replicad.errors import BadRequest, PeerError, Unavailable
 from replicad.runtime import Runtime
-from replicad.tasks import read
+from replicad.tasks import next_message
 from replicad.transport.calls import STATUS_TRAILER, Context, parse_request
 from replicad.transport.links import connect, open_channel
 from replicad.transport.reading import confirm_master
@@ -92,7 +92,7 @@ class Fetching:
             call = ask(request.SerializeToString(), metadata=self._metadata)
             while size <= MOST_BYTES:
                 async with asyncio.timeout(SILENT_S):
-                    data = await read(call)
+                    data = await next_message(call)
                 if data is aio.EOF:
                     break
                 taken = _taken(data)

@@ -23,7 +23,7 @@ from replicad.core.seal import Part, Sealer
 from replicad.core.tree import Tree, leaf_hashes
 from replicad.dev import DevNode
 from replicad.keys import Signer
-from replicad.tasks import read
+from replicad.tasks import next_message
 from replicad.wire.codec import decode_worker_frame, encode_master_frame, encode_records
 from replicad.wire.v1 import log_pb2
 from tests.support.rawlog import CALL_S, LOG, OPTIONS, RawLog
@@ -108,7 +108,7 @@ class FakeMaster:
     async def receive(self) -> WorkerFrame | None:
         """The worker's next frame; None at the stream's good end. Raises AioRpcError at a bad one."""
         async with asyncio.timeout(CALL_S):
-            data = await read(self.call)
+            data = await next_message(self.call)
         return None if data is aio.EOF else decode_worker_frame(cast(bytes, data))
 
     async def hello(self, epoch: int, *, master: str = "node-1", cluster: str = CLUSTER) -> WorkerFrame | None:
