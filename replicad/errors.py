@@ -157,7 +157,7 @@ class ServiceError(ReplicadError):
         self.master = master  # name of the master, as the answering node knows it
         self.master_address = master_address
         self.retry_after_s = retry_after_s
-        self.id = id  # the message's, where the client library raises this for a post; "" when it was never sent
+        self.id = id  # the message's, where the library raises this for a post; "" where it has made none yet
 
 
 class BadRequest(ServiceError):

@@ -332,7 +332,7 @@ class Master:
         effects = self.posts.refuse_queued(StorageFull(_FULL), tip=self.log.tip)
         if self._handover is not None:  # the other waits for what is not on this disk
             effects += self._go_on(self._handover, event.text, State.READ_ONLY)
-        else:
+        elif self.state is State.OPEN:
             effects += self._change(State.READ_ONLY, event.text)
         return effects + self._reached()
 

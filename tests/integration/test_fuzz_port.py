@@ -11,7 +11,7 @@ import grpc
 import pytest
 from grpc import aio
 
-from replicad.core.frames import AppendBatch, Heartbeat, MasterFrame, RootQuery
+from replicad.core.frames import Ack, AppendBatch, Heartbeat, MasterFrame, RootQuery
 from replicad.dev import DevCluster
 from replicad.errors import PeerError
 from replicad.wire.codec import decode_master_frame, encode_master_frame
@@ -25,6 +25,7 @@ from tests.support.rawlog import RawLog
 SEED = 20_261_125
 ATTACKS = 250
 SESSIONS = 40
+LAST_PROBE = 99
 
 
 def test_every_method_that_there_is_is_attacked(tmp_path: Path) -> None:
@@ -90,15 +91,18 @@ async def test_a_worker_takes_nothing_from_a_masters_mutated_frames_but_what_was
 
 
 async def _send_mutated(master: FakeMaster, frames: list[bytes], rng: random.Random) -> None:
-    """Until the worker ends the stream, or has taken them all."""
+    """Until the worker ends the stream, or has answered the heartbeat that comes last."""
+    last = asyncio.Event()
     try:
         async with asyncio.timeout(10), asyncio.TaskGroup() as both:
-            both.create_task(_read_all(master))  # meanwhile: gRPC 1.51 has a writer wait for the end until all is read
+            # Meanwhile: gRPC 1.51 has a writer wait for the stream's end until all is read.
+            both.create_task(_read_until_answered(master, last))
             for _ in range(6):
                 data = mutate(rng.choice(frames), rng, frames) if rng.random() < 0.7 else frames[0]
                 if _changes_only_the_stream(data):
                     await master.send(data)
-            await master.call.done_writing()
+            last.set()
+            await master.send(Heartbeat(0, LAST_PROBE))
     except* asyncio.InvalidStateError:  # ended by the worker before a frame was sent
         pass
     except* aio.AioRpcError as ended:  # while one was
@@ -106,9 +110,11 @@ async def _send_mutated(master: FakeMaster, frames: list[bytes], rng: random.Ran
         assert codes <= {grpc.StatusCode.CANCELLED, grpc.StatusCode.INTERNAL}, ended.exceptions  # noqa: PT017 - ended by it
 
 
-async def _read_all(master: FakeMaster) -> None:
-    while await master.receive() is not None:
-        pass
+async def _read_until_answered(master: FakeMaster, last: asyncio.Event) -> None:
+    """A heartbeat that was changed may have had a greater probe than the last one, and a worker tells the greatest."""
+    while (answer := await master.receive()) is not None:
+        if last.is_set() and isinstance(answer, Ack) and answer.probe >= LAST_PROBE:
+            return
 
 
 def _changes_only_the_stream(data: bytes) -> bool:

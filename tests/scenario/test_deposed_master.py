@@ -49,6 +49,16 @@ def test_a_deposed_master_finishes_what_is_at_its_disk_and_answers_nothing_for_i
     assert script.machine.log.commit_size == 1
 
 
+def test_a_deposed_master_whose_disk_is_full_stays_deposed_and_does_not_open_when_there_is_room() -> None:
+    script, _ = deposed()
+    script.full = True
+    assert script.disk() == []
+    script.full = False
+    script.tick(1.0)
+    assert script.settle() == []
+    assert script.machine.state is State.DEPOSED
+
+
 @pytest.mark.parametrize("reason", ["cluster", "master", "signature", "gap"])
 def test_a_refusal_for_another_reason_deposes_nobody_whatever_is_promised_there(reason: str) -> None:
     """A node of another cluster at a worker's address may have promised any epoch."""

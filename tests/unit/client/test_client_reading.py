@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -15,6 +15,7 @@ from replicad.client.reading import Reader
 from replicad.errors import BadRequest, NotMaster, OffsetExpired, PeerError, RateLimited, ServiceError, Unavailable
 from replicad.wire.v1 import log_pb2
 from tests.support.builders import LogBuilder, messages
+from tests.support.ending_call import EndingCall, broken
 from tests.support.scripted_server import ScriptedServer, forever, listing, soon
 
 
@@ -405,3 +406,13 @@ async def test_a_node_that_only_greets_a_tail_is_not_asked_without_a_pause(a: Sc
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(anext(client.tail()), 1.0)
     assert len(a.requests) < 50
+
+
+async def test_who_is_cancelled_while_the_call_that_it_reads_ends_is_cancelled() -> None:
+    """Else a closed client's reader goes on, and tries the next node."""
+    call = EndingCall(broken)
+    task = asyncio.create_task(Connections("").read(cast("Any", call), "127.0.0.1:1"))
+    await soon(call.waited_for.wait())
+    task.cancel()
+    await soon(asyncio.wait([task]))
+    assert task.cancelled()
