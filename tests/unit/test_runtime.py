@@ -9,18 +9,16 @@ from typing import Any
 
 import pytest
 
-from replicad import logs, runtime
+from replicad import runtime
 from replicad.core.effects import Event, FrameArrived, PeerDown, PeerUp, Tick
 from replicad.core.frames import Align, Fetch, Hello, MasterFrame, RootQuery, WorkerFrame
-from replicad.core.start import StoreState
-from replicad.core.worker import Worker
 from replicad.errors import DamagedError, DiskFullError
-from replicad.runtime import Runtime, Turn
 from replicad.storage.memory import MemoryStore
 from replicad.wire.codec import decode_records
-from tests.support.builders import CLUSTER, LogBuilder, keyring, settings
+from tests.support.builders import CLUSTER, LogBuilder
 from tests.support.script import stored
 from tests.support.waiting import eventually
+from tests.support.worker_runtime import worker_runtime
 
 RETRY_S = 0.05
 
@@ -48,21 +46,8 @@ class Node:
     """A worker at work."""
 
     def __init__(self, store: MemoryStore) -> None:
-        def next_machine(turn: Turn, state: StoreState) -> Worker:
-            raise AssertionError(f"{turn} in a test of a worker, at {state.size}")
-
         self.faults: list[BaseException] = []
-        self.runtime = Runtime(
-            Worker(settings("n2"), store.load(), keyring=keyring(), decode=decode_records),
-            store,
-            decode=decode_records,
-            put_aside=lambda size, reason: None,
-            next_machine=next_machine,
-            turned=lambda: None,
-            log=logs.get_logger("test"),
-            state_changed=lambda state, detail: None,
-            fatal=self.faults.append,
-        )
+        self.runtime = worker_runtime(store, fatal=self.faults.append)
 
     def calls(self, peer: str, frame: MasterFrame) -> Link:
         """A master's first frame, on a stream of its own."""

@@ -8,17 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from replicad import logs
-from replicad.core.start import StoreState
-from replicad.core.worker import Worker
-from replicad.errors import DamagedError, Unavailable
-from replicad.runtime import Runtime, Turn
+from replicad.errors import Unavailable
 from replicad.storage.memory import MemoryStore
 from replicad.transport.status import Status
-from replicad.wire.codec import decode_records
 from replicad.wire.v1 import log_pb2 as pb
-from tests.support.builders import LogBuilder, keyring, messages, settings
+from tests.support.builders import LogBuilder, messages
 from tests.support.script import master_log, stored
+from tests.support.worker_runtime import worker_runtime
 
 ASKED = pb.OutcomeRequest(id="asked").SerializeToString()
 
@@ -28,9 +24,6 @@ class Node:
     as soon as the id is found."""
 
     def __init__(self, meanwhile: Callable[[MemoryStore, LogBuilder], None]) -> None:
-        def next_machine(turn: Turn, state: StoreState) -> Worker:
-            raise AssertionError(f"{turn} in a test of a worker, at {state.size}")
-
         before = master_log()
         log = before.fork()
         log.add_messages(messages("asked"))
@@ -45,19 +38,8 @@ class Node:
             return found
 
         cast(Any, store).find_ids = find_ids
-        self.damage: list[DamagedError] = []
-        self.runtime = Runtime(
-            Worker(settings("n2"), store.load(), keyring=keyring(), decode=decode_records),
-            store,
-            decode=decode_records,
-            put_aside=lambda size, reason: None,
-            damaged=self.damage.append,
-            next_machine=next_machine,
-            turned=lambda: None,
-            log=logs.get_logger("test"),
-            state_changed=lambda state, detail: None,
-            fatal=self.damage.append,  # type: ignore[arg-type]
-        )
+        self.faults: list[BaseException] = []
+        self.runtime = worker_runtime(store, fatal=self.faults.append, damaged=self.faults.append)
         config = SimpleNamespace(node="n2", timeouts=SimpleNamespace(read_wait_s=1.0))
         self.status = Status(self.runtime, cast(Any, config), key_id=lambda: "")
 
@@ -90,4 +72,4 @@ async def test_what_stands_there_now_is_not_told_of_an_id_that_was_dropped(
     node = Node(meanwhile)
     with pytest.raises(Unavailable, match="n2 has dropped records meanwhile that no majority had, 'asked' among them"):
         await node.outcome()
-    assert node.damage == [], "nothing is damaged"
+    assert node.faults == [], "nothing is damaged"
