@@ -118,6 +118,12 @@ class Client:
             self._client.post(payload, id=id, headers=headers, write_concern=write_concern, timeout_s=timeout_s)
         )
 
+    def repost(
+        self, record: Record, *, write_concern: str | int | None = None, timeout_s: float | None = None
+    ) -> Posted:
+        """As :meth:`AsyncClient.repost`."""
+        return self._run(self._client.repost(record, write_concern=write_concern, timeout_s=timeout_s))
+
     def post_many(
         self,
         messages: Iterable[BulkMessage],

@@ -11,7 +11,7 @@ from itertools import islice
 
 import pytest
 
-from replicad.client import Client, NewMessage
+from replicad.client import Client, NewMessage, Record
 from replicad.errors import Applied, BadRequest, IdConflict, OutcomeUnknown, Unavailable
 from replicad.wire.codec import PostFrame, PostFrameResult
 from replicad.wire.v1 import log_pb2
@@ -54,6 +54,14 @@ async def test_a_post_blocks_until_it_is_answered(server: ScriptedServer, client
     first = await asyncio.to_thread(client.post, "x", id="a", headers={"k": "v"}, write_concern=2, timeout_s=5)
     second = await asyncio.to_thread(client.post, b"y")
     assert (first.id, first.offset, second.offset) == ("a", 0, 1)
+
+
+async def test_a_record_is_posted_again_under_its_id(server: ScriptedServer, client: Client) -> None:
+    log = Log(server)
+    record = Record(7, 1, 1, "a", "someone", {"k": "v"}, b"x", committed=False)
+    again = await asyncio.to_thread(client.repost, record, write_concern=2, timeout_s=5)
+    assert (again.id, again.offset) == ("a", 0)
+    assert [frame.write_concern for frame in log.frames] == ["2"]
 
 
 async def test_posts_of_many_threads_each_get_their_own_answer(server: ScriptedServer, client: Client) -> None:
