@@ -17,6 +17,7 @@ DEFAULT_ADDRESS = "127.0.0.1:50052"
 ADDRESS_VARIABLE = "REPLICAD_ADDRESS"
 TOKEN_VARIABLE = "AUTH_TOKEN"  # noqa: S105 - the variable's name
 MAX_CONCERN_DIGITS = 9  # far more nodes than there can be
+LONGEST_S = 1e9  # 30 years: beyond some 200, gRPC takes a call's time for over before it begins
 
 CA_VARIABLE, CERTIFICATE_VARIABLE, KEY_VARIABLE = "REPLICAD_CA", "REPLICAD_CERTIFICATE", "REPLICAD_KEY"
 
@@ -120,11 +121,11 @@ def _tls_files(ca: str | Path, certificate: str | Path, key: str | Path) -> TlsF
 
 
 def checked_timeout(timeout_s: float) -> float:
-    """The timeout. Raises ValueError unless it is a positive number of seconds."""
+    """The timeout, LONGEST_S at the most. Raises ValueError unless it is a positive number of seconds."""
     is_number = isinstance(timeout_s, int | float) and not isinstance(timeout_s, bool)
     if not (is_number and 0 < timeout_s <= sys.float_info.max):
         raise ValueError(f"timeout {timeout_s!r} is not a positive number of seconds")
-    return float(timeout_s)
+    return min(float(timeout_s), LONGEST_S)
 
 
 def checked_concern(write_concern: str | int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from replicad.client import AsyncClient, Client
 from replicad.client.settings import checked_concern, make_settings
 from replicad.client.tls import TlsFiles
 from replicad.errors import BadRequest
+from tests.support.scripted_server import ScriptedServer, soon
 
 
 def settings(addresses: str | list[str] | None = None, **env: str) -> tuple[tuple[str, ...], str]:
@@ -97,6 +99,14 @@ def test_what_is_no_address_is_refused(addresses: Any) -> None:
 def test_a_timeout_is_a_positive_number(timeout_s: float) -> None:
     with pytest.raises(ValueError, match="timeout"):
         make_settings("a:1", token=None, timeout_s=timeout_s, write_concern=None)
+
+
+@pytest.mark.parametrize("timeout_s", [9.2e9, 1e306, sys.float_info.max])
+async def test_a_timeout_that_is_as_good_as_none_is_taken(timeout_s: float) -> None:
+    async with ScriptedServer() as server, AsyncClient(server.address, token="", timeout_s=timeout_s) as client:
+        server.on_frame = lambda call, frame: call.accept(frame)
+        assert (await soon(client.status())).size == 0
+        assert (await soon(client.post("x", timeout_s=timeout_s))).offset == 0
 
 
 def test_write_concerns_are_numbers_majority_and_all() -> None:
