@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -80,8 +81,8 @@ class Client:
 
     def close(self) -> None:
         """Close all connections and end the thread; as :meth:`AsyncClient.close`."""
-        if os.getpid() != self._process:  # a fork has no such thread, and the connections are not its own to close
-            return
+        if os.getpid() != self._process or sys.is_finalizing():
+            return  # there is no such thread, or it stands still; and a fork's connections are not its own to close
         with self._lock:
             if self._closed:
                 return
@@ -239,6 +240,9 @@ class Client:
         if os.getpid() != self._process:  # where a thread is missing; and the lock may be held by it for ever
             coroutine.close()
             raise RuntimeError("this client is another process's, which this one was forked from: make one in each")
+        if sys.is_finalizing():  # the thread stands still, perhaps with the lock: nothing would come of it, for ever
+            coroutine.close()
+            raise Unavailable("the interpreter is at its end, and the client with it")
         with self._lock:
             if self._closed:
                 coroutine.close()
@@ -261,9 +265,7 @@ class Client:
                 yield records
         finally:
             with suppress(Unavailable, RuntimeError):  # closing ended it, or it is another process's
-                # Not waited for: the garbage collector may run this, in the loop's thread, and at the interpreter's
-                # exit that stands still.
-                self._start(ahead.close())
+                self._start(ahead.close())  # not waited for: the garbage collector may run this, in the loop's thread
 
 
 class _Ahead:

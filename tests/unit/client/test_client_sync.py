@@ -252,6 +252,28 @@ def test_a_forked_process_is_told_that_the_client_is_not_its_own() -> None:
     assert done.stdout == b"7\n", done.stderr
 
 
+def test_what_is_called_while_the_interpreter_ends_does_not_wait_for_a_thread_that_stands_still() -> None:
+    program = (
+        "from replicad.client import Client, Unavailable\n"
+        "class Reporter:\n"
+        "    def __init__(self):\n"
+        "        self.client = Client('127.0.0.1:1', token='')\n"
+        "    def __del__(self):\n"
+        "        try:\n"
+        "            self.client.post('bye')\n"
+        "        except Unavailable as error:\n"
+        "            print(error.applied, error)\n"
+        "        self.client.close()\n"
+        "        print('closed')\n"
+        "reporter = Reporter()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=20, check=False)
+    assert (done.returncode, done.stdout) == (
+        0,
+        b"no the interpreter is at its end, and the client with it\nclosed\n",
+    ), done.stderr
+
+
 async def test_a_post_many_whose_client_is_closed_says_that_the_outcome_is_unknown(server: ScriptedServer) -> None:
     frames: list[PostFrame] = []
 
