@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -233,7 +234,19 @@ def path_of(chain: Sequence[x509.Certificate], cas: Iterable[x509.Certificate]) 
     anchors = list(cas)
     if chain[0] in anchors:
         return [chain[0]]
-    return _path([chain[0]], list(chain[1:]), anchors)
+    others = [each for each in chain[1:] if each != chain[0]]
+    paths = deque([[chain[0]]])
+    while paths:
+        path = paths.popleft()
+        for anchor in anchors:
+            if _issued(anchor, path[-1]):
+                return [*path, anchor]
+        if len(path) < CHAIN_MAX:
+            # Each is taken once: of many that have all issued each other there are more paths than anybody could walk.
+            issuers = [each for each in others if _issued(each, path[-1])]
+            others = [each for each in others if each not in issuers]
+            paths += [[*path, issuer] for issuer in issuers]
+    return []
 
 
 def faults_of_chain(
@@ -257,21 +270,6 @@ def _faults_of_dates(path: Iterable[x509.Certificate], now_s: float) -> Iterator
             yield f"{subject!a} expired on {day(not_after_s(certificate))}; renew it: replicad-cli pki renew"
         elif now_s < not_before_s(certificate):
             yield f"{subject!a} is not valid before {day(not_before_s(certificate))}; is this machine's clock right?"
-
-
-def _path(
-    path: list[x509.Certificate], others: list[x509.Certificate], anchors: list[x509.Certificate]
-) -> list[x509.Certificate]:
-    last = path[-1]
-    for anchor in anchors:
-        if _issued(anchor, last):
-            return [*path, anchor]
-    if len(path) >= CHAIN_MAX:
-        return []
-    for other in others:
-        if other not in path and _issued(other, last) and (found := _path([*path, other], others, anchors)):
-            return found
-    return []
 
 
 def _issued(issuer: x509.Certificate, certificate: x509.Certificate) -> bool:

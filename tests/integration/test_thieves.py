@@ -43,7 +43,7 @@ from replicad.keys import Signer, generate
 from replicad.pki import LEAF_DAYS, Authority
 from replicad.storage.reader import batches_from
 from replicad.wire.codec import decode_records
-from tests.support.certificates import Shown, client_of, files_of, node_of, now, refusal
+from tests.support.certificates import Shown, cas_like, client_of, files_of, node_of, now, refusal
 from tests.support.commandline import CommandLine
 from tests.support.fake_master import REPLICATE, FakeMaster, History, sign_anew, signer_of, tree_of
 from tests.support.fake_worker import fake_worker
@@ -410,6 +410,35 @@ async def test_idle_streams_on_a_withdrawn_ca_end_within_seconds(tmp_path: Path)
         stale = Shown(bundle, stolen.certificate, stolen.key)
         assert (await refusal(node.mutual_address, stale, token=TOKEN)).startswith("UNAVAILABLE: ")
         assert await refusal(node.mutual_address, files_of(ca, "thief"), token=TOKEN) == "OK"
+
+
+async def test_a_thief_of_the_cas_key_who_shows_many_cas_of_its_own_holds_up_no_node_once_it_is_withdrawn(
+    tmp_path: Path,
+) -> None:
+    """Each of them has issued each other, so there are more paths among them than anybody could walk."""
+    with running_cluster(tmp_path / "cluster", nodes=1, tls=True, settings=SETTINGS) as cluster:
+        ca, node = Authority.open(cluster.layout.pki), cluster.master
+        client_of(ca, "thief")
+        shutil.copytree(ca.folder, tmp_path / "kept")
+        stolen = files_of(Authority.open(tmp_path / "kept"), "thief")
+        assert stolen.certificate
+        with stolen.certificate.open("ab") as chain:
+            chain.writelines(cas_like(ca.folder / "ca.crt", ca.folder / "ca.key", count=24))
+        async with RawLog(node.mutual_address, token=TOKEN, credentials=stolen.credentials()) as log:
+            tail: aio.UnaryStreamMultiCallable[bytes, bytes] = log.channel.unary_stream(f"{LOG}/Tail")
+            idle = tail(b"", metadata=log.metadata)
+            await idle.read()
+            end = asyncio.create_task(end_of(idle))
+
+            ca.add_ca(days=LEAF_DAYS, now=now(), force=False)
+            for entry in ca.entries():
+                if entry.kind != "ca":
+                    ca.renew(entry, days=LEAF_DAYS, now=now())
+            await bundle_taken(node, "2 CAs in the bundle")
+            ca.drop_old_cas(force=False)
+            async with asyncio.timeout(5):
+                assert (await end)[0] is grpc.StatusCode.UNAVAILABLE
+                assert await refusal(node.mutual_address, files_of(ca, "thief"), token=TOKEN) == "OK"
 
 
 async def end_of(call: Any) -> tuple[grpc.StatusCode, str]:

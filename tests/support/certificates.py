@@ -11,6 +11,9 @@ from typing import Any
 
 import grpc
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from grpc import aio
 
 from replicad.pki import CLIENT, NODE, Authority
@@ -59,6 +62,21 @@ def expired_client_of(authority: Authority, name: str) -> Shown:
 def files_of(authority: Authority, name: str) -> Shown:
     folder = authority.folder
     return Shown(folder / "ca.crt", folder / f"{name}.crt", folder / f"{name}.key")
+
+
+def cas_like(certificate: Path, key: Path, *, count: int) -> list[bytes]:
+    """Other certificates of the same CA, in PEM: of its name and key, which each of them has issued all of."""
+    like = x509.load_pem_x509_certificate(certificate.read_bytes())
+    private = load_pem_private_key(key.read_bytes(), password=None)
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    builder = (
+        x509.CertificateBuilder(like.issuer, like.subject, private.public_key())
+        .not_valid_before(now() - timedelta(days=1))
+        .not_valid_after(now() + timedelta(days=9))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+    )
+    made = [builder.serial_number(number).sign(private, hashes.SHA256()) for number in range(1, count + 1)]
+    return [each.public_bytes(Encoding.PEM) for each in made]
 
 
 async def certificate_at(address: str) -> x509.Certificate:
