@@ -26,7 +26,7 @@ from replicad.logs import Logger
 from replicad.transport.access import Access, Caller, peer_pem
 from replicad.transport.guard import Guard, address_of
 from replicad.transport.livecalls import LiveCall, LiveCalls
-from replicad.wire.codec import status_trailer
+from replicad.wire.codec import status_text, status_trailer
 from replicad.wire.parsing import M, ParseError, parse
 
 K = TypeVar("K")
@@ -249,7 +249,7 @@ class Gate:
             self._log.error("call_failed", f"{type(exc).__name__} in a call", exc=exc)
             exc = InternalError("the node failed in this call; its log says why")
         context.set_trailing_metadata(((STATUS_TRAILER, status_trailer(exc)),))
-        await context.abort(_CODES[exc.grpc_status], exc.message)
+        await context.abort(_CODES[exc.grpc_status], status_text(exc))
 
 
 def _count_out(counter: Counter[K], *keys: K) -> None:

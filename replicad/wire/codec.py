@@ -10,6 +10,7 @@ from replicad.wire.faults import (
     error_from_detail,
     error_from_trailer,
     error_to_detail,
+    status_text,
     status_trailer,
 )
 from replicad.wire.frames import decode_master_frame, decode_worker_frame, encode_master_frame, encode_worker_frame
@@ -47,5 +48,6 @@ __all__ = [
     "error_from_detail",
     "error_from_trailer",
     "error_to_detail",
+    "status_text",
     "status_trailer",
 ]

@@ -14,6 +14,9 @@ from replicad.wire.parsing import ParseError, parse
 from replicad.wire.v1 import log_pb2, raw_pb2
 
 TYPE_URL = "type.googleapis.com/replicad.wire.v1.ErrorDetail"
+#: Of an error's message in trailers. It stands there three times, in forms of up to three times its length; and where
+#: they are larger than 8 KiB, gRPC gives all of them up.
+TEXT_BYTES = 1000
 MAX_RETRY_AFTER_MS = (1 << 32) - 1  # the field is a uint32
 
 #: https://grpc.io/docs/guides/status-codes/, those that our errors use.
@@ -74,9 +77,19 @@ def error_from_detail(detail: log_pb2.ErrorDetail) -> ServiceError:
 
 def status_trailer(error: ServiceError) -> bytes:
     """The value of the ``grpc-status-details-bin`` trailer: a google.rpc.Status with one ErrorDetail."""
-    detail = Any(type_url=TYPE_URL, value=error_to_detail(error).SerializeToString())
+    text, content = status_text(error), error_to_detail(error)
+    content.message = text
+    detail = Any(type_url=TYPE_URL, value=content.SerializeToString())
     number = GRPC_STATUS_NUMBERS[error.grpc_status]
-    return raw_pb2.RpcStatus(code=number, message=_encodable(error.message), details=[detail]).SerializeToString()
+    return raw_pb2.RpcStatus(code=number, message=text, details=[detail]).SerializeToString()
+
+
+def status_text(error: ServiceError) -> str:
+    """The error's message as trailers have it: no longer than TEXT_BYTES."""
+    encoded = _encodable(error.message).encode()
+    return (
+        encoded.decode() if len(encoded) <= TEXT_BYTES else encoded[: TEXT_BYTES - 4].decode(errors="ignore") + " ..."
+    )
 
 
 def error_from_trailer(trailer: bytes) -> ServiceError | None:

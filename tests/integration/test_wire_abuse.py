@@ -26,7 +26,7 @@ from replicad.errors import (
     Unauthorized,
 )
 from replicad.wire.codec import encode_post_frame
-from replicad.wire.v1 import health_pb2, log_pb2, reflection_pb2
+from replicad.wire.v1 import control_pb2, health_pb2, log_pb2, reflection_pb2
 from tests.support import rawhttp2
 from tests.support.fake_master import FakeMaster
 from tests.support.nodes import TOKEN, all_level
@@ -374,6 +374,18 @@ async def test_a_bad_post_is_a_bad_request(logs: Logs, request_: log_pb2.PostReq
     with pytest.raises(BadRequest) as caught:
         await logs["node-1"].call("Post", request_.SerializeToString())
     assert caught.value.applied is Applied.NO
+
+
+async def test_an_error_that_would_be_too_long_for_its_trailers_is_cut(logs: Logs) -> None:
+    """gRPC would give all of them up, and the caller hear of nothing but that."""
+    log = logs["node-1"]
+    switch: aio.UnaryUnaryMultiCallable[bytes, bytes] = log.channel.unary_unary("/replicad.wire.v1.Control/Switchover")
+    request = control_pb2.SwitchoverRequest(to="x" * 20_000).SerializeToString()
+    with pytest.raises(aio.AioRpcError) as caught:
+        await switch(request, metadata=log.metadata, timeout=CALL_S)
+    error = fault_of(caught.value)
+    assert isinstance(error, BadRequest)
+    assert error.message.endswith("xxx ...")
 
 
 @pytest.mark.parametrize("message_id", ["", "x" * 129, "x" * 1_000_000, "caf\u00e9", "a\nb"], ids=lambda i: i[:8])

@@ -6,14 +6,16 @@ import grpc
 import pytest
 from google.protobuf.any_pb2 import Any
 
-from replicad.errors import SERVICE_ERRORS, Applied, InternalError, RateLimited, ServiceError, Unavailable
+from replicad.errors import SERVICE_ERRORS, Applied, BadRequest, InternalError, RateLimited, ServiceError, Unavailable
 from replicad.wire.codec import (
     GRPC_STATUS_NUMBERS,
     error_from_detail,
     error_from_trailer,
     error_to_detail,
+    status_text,
     status_trailer,
 )
+from replicad.wire.faults import TEXT_BYTES
 from replicad.wire.v1 import log_pb2, raw_pb2
 
 
@@ -92,3 +94,15 @@ def test_a_message_that_utf8_cannot_hold_still_gets_through() -> None:
 )
 def test_a_trailer_that_is_not_ours_gives_no_error(trailer: bytes) -> None:
     assert error_from_trailer(trailer) is None
+
+
+@pytest.mark.parametrize("letter", ["x", "\u00e9", "\U0001f600", "\udcff"])
+def test_a_long_message_is_cut_so_that_grpc_takes_the_trailers(letter: str) -> None:
+    error = BadRequest(letter * 100_000, master="node-1")
+    received = error_from_trailer(status_trailer(error))
+    assert isinstance(received, BadRequest)
+    assert received.master == "node-1"
+    assert received.message == status_text(error)
+    assert received.message.endswith(" ...")
+    assert 990 < len(received.message.encode()) <= TEXT_BYTES
+    assert status_text(BadRequest("x" * TEXT_BYTES)) == "x" * TEXT_BYTES
