@@ -11,7 +11,7 @@ the codec turns them into a gRPC status with an ``ErrorDetail``, and the client 
 from __future__ import annotations
 
 from enum import IntEnum, StrEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class Applied(StrEnum):
@@ -44,6 +44,16 @@ class ReplicadError(Exception):
     """Base of everything replicad raises on purpose."""
 
     exit_code: ClassVar[ExitCode] = ExitCode.FAILED
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Between processes an error travels as a pickle, which would call __init__ with its text alone."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[ReplicadError], args: tuple[object, ...], facts: dict[str, object]) -> ReplicadError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(facts)
+    return error
 
 
 class InvariantError(ReplicadError):
