@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from replicad.core.record import RESERVED_ID_PREFIX, Messages
 from replicad.errors import ServiceError
@@ -60,6 +61,10 @@ class Record(NamedTuple):
         False  # payload and headers are as they were before; else an encrypted one's payload is ciphertext
     )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Between processes a record travels as a pickle, and a view of headers that nobody can change has none."""
+        return _restored, (*self[:5], dict(self.headers), *self[6:])
+
     @property
     def text(self) -> str | None:
         """The payload as text where it is UTF-8, else None. Ciphertext is no text."""
@@ -74,3 +79,8 @@ class Record(NamedTuple):
     def is_system(self) -> bool:
         """Whether the log itself wrote it (an epoch's first record), and no client."""
         return self.id.startswith(RESERVED_ID_PREFIX)
+
+
+def _restored(*values: Any) -> Record:
+    record = Record(*values)
+    return record._replace(headers=MappingProxyType(record.headers))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable, Sequence
 
 import pytest
 
 from replicad.core.record import LEAF_HEAD, LEAF_VERSION, NO_HEADERS_DIGEST, Records, encode_headers, payload_digest
 from replicad.errors import PeerError
-from replicad.wire.codec import decode_list_response, decode_records, encode_list_response, encode_records
+from replicad.wire.codec import Record, decode_list_response, decode_records, encode_list_response, encode_records
 from replicad.wire.v1 import log_pb2
 
 SALT = b"s" * 16
@@ -106,6 +108,16 @@ def test_headers_come_back_as_mappings_and_cannot_be_changed() -> None:
     assert (with_headers.headers, without.headers) == ({"k": "v"}, {})
     with pytest.raises(TypeError):
         with_headers.headers["k"] = "w"  # type: ignore[index]
+
+
+def test_a_record_comes_whole_to_another_process() -> None:
+    encoded = encode_headers({"kind": "greeting"})
+    _, [[record]] = decode_list_response(encode_list_response(1, [body([leaf(0, "a")], [encoded])]))
+    for there in (pickle.loads(pickle.dumps(record)), copy.deepcopy(record)):  # noqa: S301 - our own
+        assert type(there) is Record
+        assert there == record
+        with pytest.raises(TypeError):
+            there.headers["kind"] = "other"  # type: ignore[index]
 
 
 @pytest.mark.parametrize("count", [3, 30])
