@@ -207,6 +207,7 @@ class Gate:
                         raise
                     return  # the client left while this was on its way
                 live.writing_since = 0.0
+                del response  # the next one may be long in coming
 
     async def _request(self, context: Context, caller: Caller, rule: Rule) -> bytes:
         """The request of a call that has one. Raises BadRequest, and what refuses a caller who may not call any more:

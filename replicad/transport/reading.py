@@ -6,8 +6,8 @@ Owns ranges, levels and the pace of reading. Must not know who reads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 
 from replicad.config import Config
 from replicad.core.batch import Batch
@@ -16,11 +16,13 @@ from replicad.errors import BadRequest, DamagedError, NotMaster, Unavailable
 from replicad.runtime import LEVELS, Runtime
 from replicad.transport.addresses import address_of
 from replicad.transport.calls import Context, parse_request
+from replicad.transport.room import Room, Share
 from replicad.wire.codec import decode_records, encode_list_response, encode_records
 from replicad.wire.parsing import MAX_PLACE
 from replicad.wire.v1 import log_pb2 as pb
 
 LOOK_AGAIN_S = 0.1  # for a commit size that is known, and not on a full disk
+PRINCIPAL_BYTES = 64 << 20  # read for one principal and not taken yet, as stored; in memory it is four times as much
 TAIL_BEAT_S = 1.0  # an idle tail says so this often: who follows finds a dead node soon
 
 
@@ -37,6 +39,7 @@ async def confirm_master(runtime: Runtime, config: Config, what: str, wait_s: fl
 class Reading:
     def __init__(self, runtime: Runtime, config: Config) -> None:
         self._runtime, self._config = runtime, config
+        self._room = Room(PRINCIPAL_BYTES)
 
     def configure(self, config: Config) -> None:
         """Go by ``config`` from the next read on."""
@@ -44,7 +47,14 @@ class Reading:
 
     async def list_records(self, request: bytes, context: Context, author: str) -> AsyncGenerator[bytes, None]:
         """The handler of List."""
-        del context, author
+        del context
+        with self._room.share(author) as share:
+            async with aclosing(self._list(request, share)) as responses:
+                async for response in responses:
+                    yield response
+                    del response
+
+    async def _list(self, request: bytes, share: Share) -> AsyncGenerator[bytes, None]:
         query = parse_request(pb.ListRequest, request)
         answered = self._runtime.machine.log.stored_size  # whatever was answered, at any write concern, is below
         level = await self._level(query.level, LEVELS)
@@ -61,29 +71,34 @@ class Reading:
             since_ms, until_ms = None, None
             stop = min(stop, query.from_offset + left)
         offset, sent = query.from_offset, False
-        reading = self._read(offset, stop, since_ms, until_ms)
+        reading = self._read(share, offset, stop, since_ms, until_ms)
         while batches := await reading:
             offset, sent = batches[-1].end, True
-            reading = self._read(offset, stop, since_ms, until_ms)  # the disk works while this part goes out
-            bodies = []
-            for batch in batches:
-                start, end = max(query.from_offset, batch.first_offset), min(stop, batch.end)
-                end = min(end, start + left)
-                left -= max(0, end - start)
-                bodies.append(_cut(batch, start, end))
-            yield encode_list_response(commit_size, [body for body in bodies if body])
+            reading = self._read(share, offset, stop, since_ms, until_ms)  # the disk works while this part goes out
+            held_bytes = _size_bytes(batches)
+            bodies, left = _bodies(batches, query.from_offset, stop, left)
+            response = encode_list_response(commit_size, bodies)
+            del batches, bodies  # what waits for its next part, or to be taken, holds no more than it must
+            yield response
+            del response
+            share.give(held_bytes)
             if left <= 0:
-                with suppress(Unavailable):  # of what nobody asked for
-                    await reading
-                return
+                return  # what nobody asked for, nobody waits for
         if since_ms is None and offset < stop and left > 0:
-            raise await self._missing(offset)
+            raise await self._missing(share, offset)
         if not sent:
             yield encode_list_response(commit_size, [])  # an empty answer still tells the commit size
 
     async def tail(self, request: bytes, context: Context, author: str) -> AsyncGenerator[bytes, None]:
         """The handler of Tail. Begins with an empty response, so that the follower knows it is heard."""
-        del context, author
+        del context
+        with self._room.share(author) as share:
+            async with aclosing(self._tail(request, share)) as responses:
+                async for response in responses:
+                    yield response
+                    del response
+
+    async def _tail(self, request: bytes, share: Share) -> AsyncGenerator[bytes, None]:
         query = parse_request(pb.TailRequest, request)
         level = await self._level(query.level, LEVELS[:2])
         offset = query.from_offset
@@ -98,12 +113,17 @@ class Reading:
                 await asyncio.sleep(TAIL_BEAT_S)
                 yield encode_list_response(commit_size, [])
             while offset < stop:
-                batches = await self._read(offset, stop, None, None)
+                batches = await self._read(share, offset, stop, None, None)
                 if not batches:
-                    raise await self._missing(offset)
-                bodies = [_cut(batch, max(offset, batch.first_offset), min(stop, batch.end)) for batch in batches]
+                    raise await self._missing(share, offset)
+                held_bytes = _size_bytes(batches)
+                bodies, _ = _bodies(batches, offset, stop, MAX_PLACE)
                 offset = min(stop, batches[-1].end)
-                yield encode_list_response(commit_size, bodies)
+                response = encode_list_response(commit_size, bodies)
+                del batches, bodies
+                yield response
+                del response
+                share.give(held_bytes)
 
     async def _level(self, level: str, allowed: tuple[str, ...]) -> str:
         level = level or "committed"
@@ -129,7 +149,9 @@ class Reading:
             await asyncio.sleep(LOOK_AGAIN_S)
         return size
 
-    def _read(self, offset: int, stop: int, since_ms: int | None, until_ms: int | None) -> asyncio.Task[list[Batch]]:
+    def _read(
+        self, share: Share, offset: int, stop: int, since_ms: int | None, until_ms: int | None
+    ) -> asyncio.Task[list[Batch]]:
         store, max_bytes = self._runtime.store, self._config.limits.read_bytes
         offset = min(offset, MAX_PLACE)
 
@@ -138,15 +160,23 @@ class Reading:
                 return store.read(offset, max_bytes=max_bytes, until_offset=stop)
             return store.read_time(offset, since_ms=since_ms, until_ms=until_ms, max_bytes=max_bytes, until_offset=stop)
 
-        task = asyncio.create_task(self._runtime.read(call))
+        async def read() -> list[Batch]:
+            if offset >= stop:
+                return []
+            await share.take(max_bytes)
+            batches = await self._runtime.read(call)
+            share.give(max_bytes - _size_bytes(batches))
+            return batches
+
+        task = asyncio.create_task(read())
         task.add_done_callback(_seen)  # a reader may leave while the next part is on its way
         return task
 
-    async def _missing(self, offset: int) -> Unavailable:
+    async def _missing(self, share: Share, offset: int) -> Unavailable:
         """A reader is never told that a log ends where it does not: that there is nothing means damage, unless this
         node has dropped records meanwhile, for a new master, and perhaps taken others."""
         dropped = offset >= self._runtime.machine.log.stored_size
-        if dropped or await self._read(offset, offset + 1, None, None):
+        if dropped or await self._read(share, offset, offset + 1, None, None):
             return Unavailable(f"{self._config.node} has dropped records meanwhile that no majority had; read again")
         return self._runtime.damaged(DamagedError(f"no batch holds offset {offset}", offset=offset))
 
@@ -155,6 +185,21 @@ def _seen(task: asyncio.Task[list[Batch]]) -> None:
     """What a task has raised that nobody waits for is no news."""
     if not task.cancelled():
         task.exception()
+
+
+def _size_bytes(batches: Iterable[Batch]) -> int:
+    return sum(len(batch.body) for batch in batches)
+
+
+def _bodies(batches: Iterable[Batch], start: int, stop: int, left: int) -> tuple[list[bytes], int]:
+    """The bodies with the records from offset ``start`` up to ``stop``, at most ``left`` of them, and what is left."""
+    bodies = []
+    for batch in batches:
+        first, end = max(start, batch.first_offset), min(stop, batch.end)
+        end = min(end, first + left)
+        left -= max(0, end - first)
+        bodies.append(_cut(batch, first, end))
+    return [body for body in bodies if body], left
 
 
 def _cut(batch: Batch, start: int, end: int) -> bytes:

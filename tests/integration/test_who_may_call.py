@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pkgutil
+import resource
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -393,6 +394,35 @@ async def test_idle_streams_and_half_requests_and_readers_that_do_not_read_are_e
             await eventually(lambda: _has(daemon, " event=stalled "), within_s=20, what="it is cut off")
             with pytest.raises(aio.AioRpcError):
                 await read_all(call)
+
+
+async def test_readers_that_do_not_read_take_memory_of_their_principals_room_and_hold_up_nobody_else(
+    tmp_path: Path,
+) -> None:
+    bystander = principal("bystander", Role.READER, token="bystander-token")
+    async with one_node(tmp_path, bystander) as (daemon, address, _):
+        async with RawLog(address, token=TOKENS["writer"]) as log:
+            for _ in range(20):
+                await log.post(bytes(1 << 20))
+        before = memory_of(daemon)
+        async with RawLog(address, token=TOKENS["reader"]) as reader:
+            lists: aio.UnaryStreamMultiCallable[bytes, bytes]
+            lists = reader.channel.unary_stream("/replicad.wire.v1.Log/List")
+            calls = [lists(log_pb2.ListRequest().SerializeToString(), metadata=reader.metadata) for _ in range(250)]
+            await asyncio.sleep(5)
+            grown = memory_of(daemon) - before
+            assert grown < 500 << 20, f"{grown >> 20} MiB"
+            async with RawLog(address, token="bystander-token") as other:
+                assert len((await other.list(0)).records) == 21
+            for call in calls[:-1]:
+                call.cancel()
+            async with asyncio.timeout(CALL_S):
+                await read_all(calls[-1])
+            assert (await reader.list(0, limit=2)).records
+
+
+def memory_of(daemon: Daemon) -> int:
+    return int(Path(f"/proc/{daemon.process.pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 async def code_at_end(call: Any) -> grpc.StatusCode:
