@@ -178,6 +178,7 @@ def epoch_record(connection: sqlite3.Connection, decode_records: DecodeRecords, 
     last = connection.execute(_LAST).fetchone()[0]
     if last is None:
         return None
+    _look_at_epoch(connection, decode_records, last, below=epoch + 1)  # who is ahead of whom is told by it
     low, high = 0, int(last)  # the epoch's first batch begins there or in between
     while low < high:
         middle = (low + high) // 2

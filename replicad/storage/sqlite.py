@@ -375,6 +375,8 @@ class SqliteStore:
                     self._writer.execute(_DELETE_IDS_AT, (append.batch.first_offset, append.batch.end))
                 self._append_rows([replace(append, tiles=full_tiles(append))], 0)
             self._writer.execute("COMMIT")
+        if gap.end == self._size:
+            self._last_epoch = appends[-1].batch.epoch
         self._checkpoint()
 
     def close(self) -> None:

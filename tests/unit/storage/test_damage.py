@@ -357,6 +357,31 @@ def test_a_damaged_count_does_not_lead_the_search_for_an_epochs_beginning_astray
         store.load()
 
 
+@pytest.mark.parametrize("epoch", [1, 7])
+def test_an_epoch_that_a_disk_has_changed_is_not_what_the_log_ends_with_before_or_after_its_repair(
+    data_dir: Path, epoch: int
+) -> None:
+    """Who has a later epoch at its end passes for ahead: to be believed in that, it must be what was signed."""
+    log = LogMaker()
+    appends = log.appends(RECORDS)
+    log.epoch = 3
+    appends += [log.append(ids=["replicad:epoch:3"]), *log.appends(*[RECORDS] * 4)]
+    with closing(opened(data_dir)) as store:
+        store.set_promise(3, NODE)
+        store.append(appends, commit_size=log.size)
+    last = appends[-1].batch.first_offset
+    damage(data_dir, "UPDATE batches SET epoch = ? WHERE first_offset = ?", epoch, last)
+    with closing(opened(data_dir)) as store:
+        with pytest.raises(DamagedError) as caught:
+            store.load()
+        assert caught.value.offset == last
+        store.replace(store.gap_at(last), appends[-1:])
+        state = store.load()
+    assert (state.last_epoch, state.size) == (3, log.size)
+    assert state.epoch_record is not None
+    assert state.epoch_record.offset == RECORDS
+
+
 def test_several_damaged_batches_side_by_side_are_one_gap(data_dir: Path) -> None:
     filled(data_dir)
     damage(data_dir, "UPDATE batches SET count = count + 9 WHERE first_offset IN (?, 150, 200)", BAD)
