@@ -14,6 +14,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -162,7 +163,11 @@ def _check_room(path: Path, folder: Path) -> None:
 def _draft_folder(folder: Path) -> Iterator[Path]:
     """An empty folder for the time of the block, gone with all that is in it afterwards, however it ends."""
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700)
+    except FileExistsError as exc:
+        left = folder.lstat()
+        if not stat.S_ISDIR(left.st_mode) or left.st_uid != os.geteuid():  # it is to be emptied: a link leads elsewhere
+            raise DataFolderError(f"{folder} is in the way, and not ours: remove it, or name another --out") from exc
     except OSError as exc:
         raise DataFolderError(f"{folder.parent} cannot be written to ({exc.strerror}): name another --out") from exc
     FolderLock(folder).release()  # refused while another backup of this node runs into the same folder

@@ -160,6 +160,19 @@ def test_what_a_killed_run_has_left_is_removed_by_the_next(
     assert proof(outside / "one").ok
 
 
+@pytest.mark.parametrize("kind", ["link", "file"])
+def test_what_no_run_has_left_is_not_emptied(node: Node, outside: Path, tmp_path: Path, kind: str) -> None:
+    """Into a folder that others may write to, such as /tmp, root's backup must remove nothing elsewhere."""
+    elsewhere, way = tmp_path / "elsewhere", outside / f".replicad-backup-{CLUSTER}-n2.unfinished"
+    elsewhere.mkdir()
+    (elsewhere / "one").write_text("precious")
+    way.symlink_to(elsewhere) if kind == "link" else way.write_text("precious")
+    with pytest.raises(DataFolderError, match=r"unfinished is in the way, and not ours: remove it, or"):
+        made_of(node, outside / "one")
+    assert names(elsewhere) == ["one"]
+    assert names(outside) == [way.name]
+
+
 def test_two_backups_of_a_node_into_one_folder_at_a_time_are_one_too_many(node: Node, outside: Path) -> None:
     running = outside / f".replicad-backup-{CLUSTER}-n2.unfinished"
     running.mkdir()
