@@ -26,6 +26,7 @@ from replicad.storage.faults import translated
 DecodeRecords = Callable[[bytes], Records]
 
 NO_END = (1 << 63) - 1  # the largest integer of SQLite
+_MOST_BYTES = (1 << 16) - 1  # of a signer, a signature or a root: what a checksum or a statement has room for
 
 #: The columns of a batch, in the order of Batch's fields, and its checksum.
 _COLUMNS = "epoch, first_offset, count, time_ms, root, signer, signature, body, checksum"
@@ -136,7 +137,9 @@ def stored_batches(
 
 
 def is_possible(batch: Batch) -> bool:
-    """Whether its numbers are any that a batch may have."""
+    """Whether its numbers, and its fields' lengths, are any that a batch may have."""
+    if max(len(batch.signer.encode()), len(batch.signature), len(batch.root)) > _MOST_BYTES:
+        return False
     return min(batch.first_offset, batch.epoch, batch.time_ms) >= 0 and 1 <= batch.count < 1 << 32
 
 

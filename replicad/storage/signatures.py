@@ -11,10 +11,10 @@ from pathlib import Path
 
 from replicad.core.batch import Batch, statement_of
 from replicad.core.keyring import NodeKey
-from replicad.errors import DataFolderError
+from replicad.errors import DamagedError, DataFolderError
 from replicad.storage import schema
 from replicad.storage.faults import opening
-from replicad.storage.reader import COLUMN_TYPES, typed
+from replicad.storage.reader import COLUMN_TYPES, is_possible, typed
 
 _SIGNED_BY = """SELECT epoch, first_offset, count, time_ms, root, signer, signature, X'' FROM batches
 WHERE signer = ? ORDER BY first_offset DESC"""
@@ -37,6 +37,8 @@ def last_signed(data_dir: Path, *, cluster: str, node: str, keys: Sequence[NodeK
         rows = connection.execute(_SIGNED_BY, (node,))
         while wanted and (row := rows.fetchone()) is not None:
             batch = Batch(*typed(row, COLUMN_TYPES, "batches"))
+            if not is_possible(batch):
+                raise DamagedError(f"the batch at offset {batch.first_offset} holds impossible numbers")
             statement = statement_of(batch, cluster=cluster)
             found = [key for key in wanted.values() if key.verifier.verify(batch.signature, statement)]
             for key in found:

@@ -99,12 +99,26 @@ def test_a_promise_that_is_not_what_was_written_is_not_gone_by(data_dir: Path, s
         "UPDATE batches SET signer = 'n0de-1' WHERE first_offset = ?",
         "UPDATE batches SET signer = CAST(x'ee6f64652d31' AS TEXT) WHERE first_offset = ?",  # no UTF-8
         "UPDATE batches SET signature = zeroblob(64) WHERE first_offset = ?",
+        "UPDATE batches SET signature = zeroblob(70000) WHERE first_offset = ?",  # a length that has no room
         "UPDATE batches SET root = zeroblob(32) WHERE first_offset = ?",
         "UPDATE batches SET checksum = checksum + 1 WHERE first_offset = ?",
         "UPDATE batches SET first_offset = first_offset + 1 WHERE first_offset = ?",
         "DELETE FROM batches WHERE first_offset = ?",
     ],
-    ids=["body", "time", "epoch", "count", "signer", "utf8", "signature", "root", "checksum", "place", "gone"],
+    ids=[
+        "body",
+        "time",
+        "epoch",
+        "count",
+        "signer",
+        "utf8",
+        "signature",
+        "length",
+        "root",
+        "checksum",
+        "place",
+        "gone",
+    ],
 )
 def damaged(request: pytest.FixtureRequest, data_dir: Path) -> Iterator[SqliteStore]:
     """A store in which one batch of six is not what was written."""

@@ -100,3 +100,11 @@ def test_a_row_of_other_types_is_told_as_damage(folder: Path) -> None:
             connection.execute(statement)
     with pytest.raises(DamagedError, match="the table batches has a row of"):
         last_signed(folder, cluster=CLUSTER, node="n1", keys=[node_key("n1")])
+
+
+@pytest.mark.parametrize("column", ["epoch", "count", "time_ms"])
+def test_a_row_of_numbers_that_no_batch_has_is_told_as_damage(folder: Path, column: str) -> None:
+    with closing(sqlite3.connect(database_path(folder))) as connection, connection:
+        connection.execute(f"UPDATE batches SET {column} = -1 WHERE first_offset = 11")  # noqa: S608
+    with pytest.raises(DamagedError, match="the batch at offset 11 holds impossible numbers"):
+        last_signed(folder, cluster=CLUSTER, node="n1", keys=[node_key("n1")])
