@@ -30,6 +30,7 @@ from replicad.storage.reader import whole_state
 EPOCHS_SKIPPED = 1_000_000
 
 _DRAFT = schema.DATABASE_NAME + ".restoring"
+_DRAFT_FILES = (_DRAFT, _DRAFT + "-wal", _DRAFT + "-shm")
 _CHUNK_BYTES = 8 << 20
 
 
@@ -95,7 +96,8 @@ def _held(data_dir: Path) -> Iterator[tuple[int, int] | None]:
     prepare_folder(data_dir)
     lock = FolderLock(data_dir)
     try:
-        (data_dir / _DRAFT).unlink(missing_ok=True)  # of a run that was killed
+        for name in _DRAFT_FILES:
+            (data_dir / name).unlink(missing_ok=True)  # of a run that was killed
         found = sorted(each.name for each in data_dir.iterdir() if each.name != LOCK_NAME)
         if found:
             raise DataFolderError(
@@ -106,7 +108,7 @@ def _held(data_dir: Path) -> Iterator[tuple[int, int] | None]:
     finally:
         if not schema.database_path(data_dir).exists():
             with contextlib.suppress(OSError):
-                for name in (_DRAFT, _DRAFT + "-wal", _DRAFT + "-shm"):
+                for name in _DRAFT_FILES:
                     (data_dir / name).unlink(missing_ok=True)
                 if not there:
                     shutil.rmtree(data_dir)

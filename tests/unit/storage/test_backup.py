@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -251,6 +252,23 @@ def test_an_empty_folder_is_taken_and_one_with_anything_in_it_is_not(node: Node,
     with pytest.raises(DataFolderError, match=r"is not empty \(log.db\), and a restore overwrites nothing"):
         restored(outside / "one", folder)
     assert (folder / "log.db").read_bytes() == before
+    assert names(folder) == ["lock", "log.db"]
+
+
+def test_what_a_restore_that_was_killed_has_left_is_removed_by_the_next(
+    node: Node, outside: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_of(node, outside / "one")
+    folder = tmp_path / "new"
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(restore, "checksum_of_state", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        with suppress(BaseException):
+            restored(outside / "one", folder)
+        os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert names(folder) == ["lock", "log.db.restoring", "log.db.restoring-shm", "log.db.restoring-wal"]
+    restored(outside / "one", folder)
     assert names(folder) == ["lock", "log.db"]
 
 
