@@ -338,13 +338,13 @@ def check_backup(path: Path) -> None:
 
 def read_meta(connection: sqlite3.Connection, path: Path) -> dict[str, str]:
     """The rows of meta, the schema's version checked first. Raises DataFolderError, DamagedError."""
-    try:
-        meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
-    except sqlite3.OperationalError as exc:
-        fault = from_sqlite(exc, f"open {path}")
-        raise DataFolderError(f"{path} is not a log of replicad: {exc}; correct data_dir") from fault
-    except sqlite3.Error as exc:
-        raise from_sqlite(exc, f"open {path}") from exc
+    with opening(path):
+        try:
+            meta = dict(connection.execute("SELECT key, value FROM meta").fetchall())
+        except sqlite3.OperationalError as exc:  # SQLITE_ERROR: no such table; else what a disk does, or has changed
+            if getattr(exc, "sqlite_errorcode", None) != sqlite3.SQLITE_ERROR:
+                raise
+            raise DataFolderError(f"{path} is not a log of replicad: {exc}; correct data_dir") from exc
     if not all(isinstance(text, str) for row in meta.items() for text in row):
         raise DamagedError(f"{path}: the table meta holds what is no text: the file is damaged")
     found = meta.get("schema_version")

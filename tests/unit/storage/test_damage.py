@@ -467,6 +467,20 @@ def test_what_is_not_known_to_be_committed_is_replaced_by_itself_alone(data_dir:
             store.replace(gap, proven(LogMaker(), store, gap))
 
 
+def test_a_name_that_is_no_text_any_more_is_a_damage_and_not_another_programs_file(data_dir: Path) -> None:
+    log = filled(data_dir)
+    damage(data_dir, "UPDATE meta SET value = CAST(x'f4657374' AS TEXT) WHERE key = 'cluster'")
+    with pytest.raises(DamagedError, match="UTF-8"):
+        opened(data_dir)
+    with pytest.raises(DamagedError, match="UTF-8"):
+        verify_folder(data_dir, cluster=CLUSTER, keyring=log.key.keyring, decode_records=decode_records)
+    with (
+        pytest.raises(ForgottenError, match="UTF-8"),
+        rebuilding(data_dir, cluster=CLUSTER, node=NODE, decode_records=decode_records),
+    ):
+        pass
+
+
 # --- the WAL ------------------------------------------------------------------------------------------------------
 
 COMMITS = 40
