@@ -64,7 +64,7 @@ def command(session: Session, *, config_file: Path, out: Path) -> None:
             keyring=keyring_of(config),
             decode_records=decode_records,
         )
-    output.show(
+    output.tell(
         f"{made.file}: node {made.node} of cluster {made.cluster}: size {made.size}, commit size {made.commit_size}, "
         f"epoch {made.last_epoch}, root {made.root.hex()}  ({made.file_bytes} B, {time.monotonic() - began:.1f} s)",
         {
@@ -77,4 +77,5 @@ def command(session: Session, *, config_file: Path, out: Path) -> None:
             "last_epoch": made.last_epoch,
             "root": made.root.hex(),
         },
+        done=f"the backup is made, and proven: {made.file}",
     )

@@ -149,8 +149,10 @@ def export(session: Session, *, entry: str, out: Path, config_file: Path) -> Non
             remedy="name a file that is not there, in a folder that you may write to",
         ) from exc
     output = Output(session)
-    output.show(
-        f"{out}: {count_text(len(lines), 'message')}", {"file": str(out), "entry": entry, "records": len(lines)}
+    output.tell(
+        f"{out}: {count_text(len(lines), 'message')}",
+        {"file": str(out), "entry": entry, "records": len(lines)},
+        done=f"the messages are in {out}",
     )
 
 

@@ -56,7 +56,7 @@ def command(session: Session, *, config_file: Path) -> None:
 
             stack.enter_context(spinner(f"rebuilding {config.data_dir} ..."))
         made = eventloop.run(rebuild(config, keyring=keyring_of(config), fetch=fetching.batches, end=fetching.end))
-    output.show(
+    output.tell(
         f"{config.data_dir}: node {made.node} has {count_text(made.size, 'record')}, {made.own} of its own "
         f"and {made.fetched} from other nodes, root {made.root.hex()}",
         {
@@ -67,4 +67,5 @@ def command(session: Session, *, config_file: Path) -> None:
             "fetched": made.fetched,
             "root": made.root.hex(),
         },
+        done=f"the log in {config.data_dir} is made anew",
     )

@@ -82,7 +82,7 @@ def command(session: Session, *, backup: Path, config_file: Path, yes: bool) -> 
             remedy="take another backup; is a former node's key, or a former key, missing in the config?",
             facts={"offset": report.fault.offset},
         )
-    output.show(
+    output.tell(
         f"{data_dir}: node {config.node} of cluster {report.cluster} now has "
         f"{count_text(report.records, 'record')}, epoch {report.last_epoch}, root {report.root.hex()}",
         {
@@ -94,6 +94,7 @@ def command(session: Session, *, backup: Path, config_file: Path, yes: bool) -> 
             "last_epoch": report.last_epoch,
             "root": report.root.hex(),
         },
+        done=f"the log is restored in {data_dir}",
     )
 
 

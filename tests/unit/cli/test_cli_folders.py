@@ -1,0 +1,78 @@
+"""backup, restore and quarantine, on a folder without a node."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from replicad.storage.quarantine import write_quarantine
+from replicad.storage.sqlite import SqliteStore
+from replicad.wire.codec import decode_records
+from replicad.wire.frames import encode_batch
+from tests.support.builders import CLUSTER, LogBuilder, signer
+from tests.support.commandline import ROOT
+
+NODE = "n1"
+CONFIG = f"""\
+cluster: {CLUSTER}
+node: {NODE}
+role: master
+listen: 127.0.0.1:50052
+data_dir: data
+key: n1.key
+nodes:
+  - name: {NODE}
+    address: 127.0.0.1:50052
+    public_key: {signer(NODE).verifier.line}
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """The config of a node with a log of three records, of which two are in its quarantine."""
+    log, path = LogBuilder(NODE), tmp_path / "replicad.yaml"
+    log.add_epoch(1)
+    log.add(2)
+    with closing(SqliteStore(tmp_path / "data", cluster=CLUSTER, node=NODE, decode_records=decode_records)) as store:
+        store.set_promise(1, NODE)
+        store.append(log.appends, commit_size=1)
+    write_quarantine(
+        tmp_path / "data",
+        [log.appends[1].batch],
+        cluster=CLUSTER,
+        node=NODE,
+        reason="left behind",
+        encode=encode_batch,
+        signer=signer(NODE),
+        time_ms=log.time_ms,
+    )
+    path.write_text(CONFIG)
+    return path
+
+
+def into_full(config: Path, *arguments: str) -> tuple[int, str]:
+    """The exit code and standard error of a command whose output finds no room."""
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "replicad.cli", *arguments, "--config", str(config)]
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, env={"PYTHONPATH": str(ROOT)}
+        )
+    return done.returncode, done.stderr
+
+
+def test_where_a_copy_cannot_be_told_the_error_says_that_it_is_made(config: Path, tmp_path: Path) -> None:
+    said = "error: standard output cannot be written: No space left on device; "
+    copy, lost, data = tmp_path / "copy", tmp_path / "lost", tmp_path / "data"
+    assert into_full(config, "backup", "--out", str(copy)) == (11, f"{said}the backup is made, and proven: {copy}\n")
+    assert into_full(config, "quarantine", "export", "1-1-3-0", "--out", str(lost)) == (
+        11,
+        f"{said}the messages are in {lost}\n",
+    )
+    data.rename(tmp_path / "before")
+    assert into_full(config, "restore", str(copy), "--yes") == (11, f"{said}the log is restored in {data}\n")
+    assert (data / "log.db").exists()
+    assert lost.read_text().count("\n") == 2
