@@ -38,7 +38,7 @@ def write_new_file(path: Path, key: str) -> None:
     exists (nothing is ever overwritten: what a lost key has encrypted is lost for good), or when it can't be written.
     """
     try:
-        keys.write_new(path, f"{key}\n".encode())
+        keys.write_new(path, [f"{key}\n".encode()])
     except FileExistsError as exc:
         raise KeyFileError(
             f"{path} exists and is never overwritten; give another path, or add the new key to it as the first line"

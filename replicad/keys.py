@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -89,7 +89,7 @@ def generate(name: str, path: str | Path, *, owner: tuple[int, int] | None = Non
     private = Ed25519PrivateKey.generate()
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
-        write_new(path, pem, owner=owner)
+        write_new(path, [pem], owner=owner)
     except FileExistsError as exc:
         raise KeyFileError(f"{path} exists and is never overwritten; give another path, or move it away first") from exc
     except FileNotFoundError as exc:
@@ -193,8 +193,8 @@ def _is_credential(path: Path, env: Mapping[str, str]) -> bool:
     return bool(folder) and path.resolve().is_relative_to(Path(folder).resolve())
 
 
-def write_new(path: Path, content: bytes, *, owner: tuple[int, int] | None = None) -> None:
-    """Create ``path`` with ``content``, whole and synced; an OSError (FileExistsError ...) leaves nothing behind.
+def write_new(path: Path, parts: Iterable[bytes], *, owner: tuple[int, int] | None = None) -> None:
+    """Create ``path`` with these parts, whole and synced; an OSError (FileExistsError ...) leaves nothing behind.
 
     ``owner``: the user and group that it is to have; none: ours.
     """
@@ -208,7 +208,7 @@ def write_new(path: Path, content: bytes, *, owner: tuple[int, int] | None = Non
             os.fchmod(file.fileno(), _OWNER_ONLY)
             if owner not in (None, (os.geteuid(), os.getegid())):
                 os.fchown(file.fileno(), *owner)
-            file.write(content)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         os.link(draft, path, follow_symlinks=False)  # unlike rename, link never replaces what is there

@@ -139,9 +139,16 @@ def export(session: Session, *, entry: str, out: Path, config_file: Path) -> Non
     """Write an entry's messages to a file, a JSON object a line, mode 0600."""
     from replicad.keys import write_new  # noqa: PLC0415
 
-    lines = [record_json(each) for each in _messages(configfile.load(config_file, signs=False, dials=False), entry)]
+    messages, count = _messages(configfile.load(config_file, signs=False, dials=False), entry), 0
+
+    def lines() -> Iterator[bytes]:  # one at a time: an entry may be larger than the memory
+        nonlocal count
+        for each in messages:
+            count += 1
+            yield f"{record_json(each)}\n".encode()
+
     try:
-        write_new(out, "".join(f"{line}\n" for line in lines).encode())
+        write_new(out, lines())
     except OSError as exc:
         raise Failure(
             f"{out} cannot be written: {exc.strerror}",
@@ -150,8 +157,8 @@ def export(session: Session, *, entry: str, out: Path, config_file: Path) -> Non
         ) from exc
     output = Output(session)
     output.tell(
-        f"{out}: {count_text(len(lines), 'message')}",
-        {"file": str(out), "entry": entry, "records": len(lines)},
+        f"{out}: {count_text(count, 'message')}",
+        {"file": str(out), "entry": entry, "records": count},
         done=f"the messages are in {out}",
     )
 

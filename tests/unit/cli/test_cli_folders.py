@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+import tracemalloc
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from replicad.cli.main import main
+from replicad.core.batch import Append
 from replicad.storage.quarantine import write_quarantine
 from replicad.storage.sqlite import SqliteStore
 from replicad.wire.codec import decode_records
 from replicad.wire.frames import encode_batch
-from tests.support.builders import CLUSTER, LogBuilder, signer
+from tests.support.builders import CLUSTER, LogBuilder, messages, signer
 from tests.support.commandline import ROOT
 
 NODE = "n1"
@@ -40,18 +45,22 @@ def config(tmp_path: Path) -> Path:
     with closing(SqliteStore(tmp_path / "data", cluster=CLUSTER, node=NODE, decode_records=decode_records)) as store:
         store.set_promise(1, NODE)
         store.append(log.appends, commit_size=1)
+    put_aside(tmp_path / "data", log.appends[1:])
+    path.write_text(CONFIG)
+    return path
+
+
+def put_aside(data_dir: Path, appends: Sequence[Append]) -> None:
     write_quarantine(
-        tmp_path / "data",
-        [log.appends[1].batch],
+        data_dir,
+        [append.batch for append in appends],
         cluster=CLUSTER,
         node=NODE,
         reason="left behind",
         encode=encode_batch,
         signer=signer(NODE),
-        time_ms=log.time_ms,
+        time_ms=0,
     )
-    path.write_text(CONFIG)
-    return path
 
 
 def into_full(config: Path, *arguments: str) -> tuple[int, str]:
@@ -76,3 +85,21 @@ def test_where_a_copy_cannot_be_told_the_error_says_that_it_is_made(config: Path
     assert into_full(config, "restore", str(copy), "--yes") == (11, f"{said}the log is restored in {data}\n")
     assert (data / "log.db").exists()
     assert lost.read_text().count("\n") == 2
+
+
+def test_an_entry_that_is_larger_than_the_memory_is_exported_all_the_same(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, out = LogBuilder(NODE), tmp_path / "lost"
+    for number in range(40):
+        log.add_messages(messages(f"m-{number}", payloads=[bytes(1 << 20)]))
+    put_aside(tmp_path / "data", log.appends)
+    tracemalloc.start()
+    try:
+        assert main(["quarantine", "export", "1-0-40-0", "--out", str(out), "--config", str(config)]) == 0
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 24 << 20
+    assert capsys.readouterr().out == f"{out}: 40 messages\n"
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [f"m-{number}" for number in range(40)]
