@@ -32,6 +32,7 @@ EPOCHS_SKIPPED = 1_000_000
 _DRAFT = schema.DATABASE_NAME + ".restoring"
 _DRAFT_FILES = (_DRAFT, _DRAFT + "-wal", _DRAFT + "-shm")
 _CHUNK_BYTES = 8 << 20
+_OF_DISK = "lost+found"  # ext4 makes it: the data folder may be a disk of its own, and a new one after a loss
 
 
 def restore(
@@ -98,7 +99,7 @@ def _held(data_dir: Path) -> Iterator[tuple[int, int] | None]:
     try:
         for name in _DRAFT_FILES:
             (data_dir / name).unlink(missing_ok=True)  # of a run that was killed
-        found = sorted(each.name for each in data_dir.iterdir() if each.name != LOCK_NAME)
+        found = sorted(each.name for each in data_dir.iterdir() if each.name not in (LOCK_NAME, _OF_DISK))
         if found:
             raise DataFolderError(
                 f"{data_dir} is not empty ({', '.join(found[:3])}), and a restore overwrites nothing: "

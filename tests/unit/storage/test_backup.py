@@ -246,13 +246,14 @@ def test_an_empty_folder_is_taken_and_one_with_anything_in_it_is_not(node: Node,
     folder = tmp_path / "new"
     folder.mkdir(mode=0o700)
     FolderLock(folder).release()  # as a daemon leaves it
+    (folder / "lost+found").mkdir()  # as a new disk has it
     (folder / "log.db.restoring").write_bytes(b"half, of a run that was killed")
     restored(outside / "one", folder)
     before = (folder / "log.db").read_bytes()
     with pytest.raises(DataFolderError, match=r"is not empty \(log.db\), and a restore overwrites nothing"):
         restored(outside / "one", folder)
     assert (folder / "log.db").read_bytes() == before
-    assert names(folder) == ["lock", "log.db"]
+    assert names(folder) == ["lock", "log.db", "lost+found"]
 
 
 def test_what_a_restore_that_was_killed_has_left_is_removed_by_the_next(
