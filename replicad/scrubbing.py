@@ -50,6 +50,7 @@ class Scrubbing:
     ) -> None:
         self._config, self._runtime, self._store, self._damage = config, runtime, store, damage
         self._keyring, self._fetch, self._log = keyring, fetch, log
+        self._again_at = 0.0  # when what could not be repaired is tried again
         self.scrubbed_ms = 0  # when the last whole one ended; 0 for none since the start
 
     def configure(self, config: Config) -> None:
@@ -63,12 +64,21 @@ class Scrubbing:
         since, wait_s = loop.time(), FIRST_S
         while True:
             await self._sleep_until(since + min(wait_s, self._config.timeouts.scrub_interval_s))
-            for offset in self._damage.offsets:
-                await self._telling(self._repair(offset))
+            await self._repair_all()
             interval_s = self._config.timeouts.scrub_interval_s
             if self._config.limits.scrub_rate and loop.time() >= since + min(wait_s, interval_s):
                 await self._telling(self._scrub())
                 since, wait_s = loop.time(), float("inf")
+
+    async def _repair_all(self) -> None:
+        """Try to repair whatever is known to be damaged."""
+        self._damage.noticed.clear()
+        for offset in self._damage.offsets:
+            await self._telling(self._repair(offset))
+        self._again_at = time.monotonic() + RETRY_S
+
+    def _is_repair_due(self) -> bool:
+        return self._damage.noticed.is_set() or bool(self._damage.offsets and time.monotonic() >= self._again_at)
 
     async def _telling(self, work: Coroutine[object, object, object]) -> None:
         """Do it; where the file's very structure is damaged, so that not even the damage's end can be found, say so."""
@@ -86,7 +96,6 @@ class Scrubbing:
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._damage.noticed.wait()
-        self._damage.noticed.clear()
 
     # --- the scrub ------------------------------------------------------------------------------------------------
 
@@ -95,6 +104,8 @@ class Scrubbing:
         until, tree, began = await self._runtime.visible_size("committed"), Tree(), time.monotonic()
         faults, met = 0, (-1, "")
         while tree.size < until:
+            if self._is_repair_due():  # a scrub may take days, and who needs what is damaged does not wait for that
+                await self._repair_all()
             look = await self._look(tree, until)
             tree = look.tree
             if look.fault is not None:

@@ -12,12 +12,13 @@ import pytest
 from replicad import logs, scrubbing
 from replicad.config import Config
 from replicad.core.keyring import Keyring
+from replicad.core.tree import Tree
 from replicad.damage import Damage
 from replicad.errors import DamagedError
 from replicad.repair import Fetch
 from replicad.runtime import Runtime
 from replicad.scrubbing import Scrubbing
-from replicad.storage.scrub import Gap
+from replicad.storage.scrub import Gap, Look
 from replicad.storage.sqlite import SqliteStore
 from tests.support.waiting import eventually
 
@@ -25,12 +26,19 @@ STRUCTURE, GONE = 10, 99  # offsets: in a page that is malformed, and of what wa
 
 
 class Store:
-    """An empty log; what lies at STRUCTURE can't even be looked for."""
+    """A log; what lies at STRUCTURE can't even be looked for."""
 
     def gap_at(self, offset: int) -> Gap:
         if offset == STRUCTURE:
             raise DamagedError("database disk image is malformed")
         return Gap(offset, offset, 1, None)
+
+    def look(self, tree: Tree, *, until: int, max_bytes: int) -> Look:
+        assert tree.size < until
+        assert max_bytes
+        after = tree.copy()
+        after.append([bytes(32)])
+        return Look(after, 1, None)
 
 
 class Disk:
@@ -38,25 +46,48 @@ class Disk:
         return call()
 
 
-async def no_records(_: str) -> int:
-    return 0
-
-
-async def test_a_structure_that_is_damaged_keeps_the_scrub_from_no_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def scrubbing_of(damage: Damage, monkeypatch: pytest.MonkeyPatch, *, records: int) -> Scrubbing:
     monkeypatch.setattr(scrubbing, "FIRST_S", 0.2)
     monkeypatch.setattr(scrubbing, "RETRY_S", 0.05)
-    log = logs.get_logger("test")
+
+    async def size(_: str) -> int:
+        return records
+
     limits, timeouts = SimpleNamespace(scrub_rate=1 << 20), SimpleNamespace(scrub_interval_s=0.2)
-    damage = Damage(log=log, changed=lambda: None)
-    scrub = Scrubbing(
+    return Scrubbing(
         cast(Config, SimpleNamespace(limits=limits, timeouts=timeouts)),
-        cast(Runtime, SimpleNamespace(disk=Disk(), visible_size=no_records)),
+        cast(Runtime, SimpleNamespace(disk=Disk(), visible_size=size)),
         cast(SqliteStore, Store()),
         damage,
         keyring=lambda: Keyring({}),
         fetch=cast(Fetch, None),
-        log=log,
+        log=logs.get_logger("test"),
     )
+
+
+async def test_what_a_reader_meets_is_repaired_while_a_scrub_of_days_is_under_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    damage = Damage(log=logs.get_logger("test"), changed=lambda: None)
+    scrub = scrubbing_of(damage, monkeypatch, records=1 << 40)
+    task = asyncio.get_running_loop().create_task(scrub.run())
+    await asyncio.sleep(0.5)
+    damage.found(DamagedError("damaged", offset=GONE))
+
+    async def it_is_seen_to() -> bool:
+        return GONE not in damage.offsets
+
+    try:
+        await eventually(it_is_seen_to, within_s=5, what="it is looked at")
+        assert not scrub.scrubbed_ms
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_structure_that_is_damaged_keeps_the_scrub_from_no_other_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    damage = Damage(log=logs.get_logger("test"), changed=lambda: None)
+    scrub = scrubbing_of(damage, monkeypatch, records=0)
     task = asyncio.get_running_loop().create_task(scrub.run())
     damage.found(DamagedError("damaged", offset=STRUCTURE))
     damage.found(DamagedError("damaged", offset=GONE))
