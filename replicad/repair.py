@@ -110,6 +110,7 @@ async def mend_end(
             source, appends = await copy_of(gap, tree, config=config, keyring=keyring, fetch=fetch)
             await asyncio.to_thread(store.replace, gap, appends)
         except (PeerError, DamagedError) as exc:
-            raise DamagedError(f"{fault}; no other node's copy can replace it now: {exc}", offset=offset) from exc
+            text = f"{fault}; no other node's copy can replace it now: {exc}"
+            raise to_rebuild(DamagedError(text, offset=offset)) from exc
         text = f"offsets {gap.start} to {gap.end - 1} are whole again, from {source}"
         journal.warning("repaired", text, offset=gap.start, records=gap.end - gap.start)
