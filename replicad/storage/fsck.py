@@ -110,7 +110,7 @@ def verify_folder(
 def _opened(path: Path) -> Iterator[sqlite3.Connection]:
     """A connection that writes nothing. With an empty WAL nothing but the file itself is touched; with a WAL, SQLite
     must be able to make or map its shared index."""
-    wal = path.with_name(path.name + "-wal")
+    wal = schema.wal_path(path)
     whole = not wal.exists() or wal.stat().st_size == 0
     with opening(path):
         connection = schema.connect(path, mode="ro&immutable=1" if whole else "ro")

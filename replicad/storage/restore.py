@@ -73,7 +73,7 @@ def _check_source(backup: Path, cluster: str) -> None:
     """Refuse early, before anything is copied, what is no backup of this cluster."""
     if not backup.is_file():
         raise DataFolderError(f"{backup} is no file: name a backup, as made by `replicad-cli backup`")
-    wal = backup.with_name(backup.name + "-wal")
+    wal = schema.wal_path(backup)
     if wal.exists() and wal.stat().st_size:
         raise DataFolderError(f"{backup} is part of a data folder ({wal.name} is beside it): name a backup")
     schema.check_backup(backup)

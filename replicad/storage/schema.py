@@ -95,6 +95,8 @@ def database_path(data_dir: Path) -> Path:
 
 
 def wal_path(database: Path) -> Path:
+    """Where SQLite has it: beside the file itself, though a link may lead there."""
+    database = database.resolve()
     return database.with_name(database.name + "-wal")
 
 
@@ -115,6 +117,8 @@ def open_writer(path: Path, *, cluster: str, node: str) -> sqlite3.Connection:
     Raises ForgottenError; DataFolderError: not ours, of another cluster, node or schema, or on a file system that can't
     do WAL.
     """
+    if path.is_symlink():  # SQLite would have its WAL where that leads, and a folder is copied and moved as a whole
+        raise DataFolderError(f"{path} is a symbolic link: move the folder, and let data_dir say where it is")
     if not path.exists():
         _make(path, cluster=cluster, node=node)
     if not path.stat().st_size:
@@ -246,7 +250,7 @@ def check_wal(path: Path) -> int:
             except sqlite3.DatabaseError as exc:
                 if not is_damage(exc):  # of the file, which comes after the WAL, and is found later
                     raise
-            index = WalIndex(path)
+            index = WalIndex(path.resolve())
             frames = index.frames()
         except FileNotFoundError:  # it keeps the index in memory, where it may write none
             return 0

@@ -423,6 +423,13 @@ def test_a_folder_after_kill_9_is_verified_with_its_wal_and_left_as_it_was(kille
     assert contents(data_dir) == before
 
 
+def test_what_a_link_leads_to_is_verified_with_its_wal(killed: tuple[Path, int], tmp_path: Path) -> None:
+    data_dir, size = killed
+    link = tmp_path / "link"
+    link.symlink_to(data_dir / "log.db")
+    assert verify(link).records >= size
+
+
 def test_a_folder_that_was_closed_is_verified_without_touching_anything(folder: Path) -> None:
     before = contents(folder)
     assert verify(folder).ok

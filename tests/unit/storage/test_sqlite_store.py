@@ -156,6 +156,19 @@ def test_another_programs_database_is_refused(data_dir: Path) -> None:
         open_store(data_dir)
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_in_the_logs_place_is_refused_with_the_remedy_and_left(
+    data_dir: Path, tmp_path: Path, there: bool
+) -> None:
+    """Where the disk that it leads to is not mounted, no empty log takes its place."""
+    open_store(data_dir).close()
+    (data_dir / "log.db").rename(tmp_path / "elsewhere")
+    (data_dir / "log.db").symlink_to(tmp_path / ("elsewhere" if there else "missing"))
+    with pytest.raises(DataFolderError, match="is a symbolic link: move the folder, and let data_dir say where"):
+        open_store(data_dir)
+    assert (data_dir / "log.db").is_symlink()
+
+
 def test_what_is_no_database_at_all_is_called_damaged(data_dir: Path) -> None:
     data_dir.mkdir(mode=0o700)
     (data_dir / "log.db").write_bytes(b"no database" * 1000)
