@@ -45,7 +45,7 @@ def from_sqlite(exc: sqlite3.Error, doing: str) -> ReplicadError:
     if code is None:
         return DamagedError(text) if str(exc).startswith(_NOT_UTF8) else InvariantError(text)
     primary = code & _PRIMARY
-    # A full disk can show first when the shared index of the WAL grows; nothing that is kept is touched by that.
+    # A full disk can show first when the shared index of the WAL grows.
     if primary == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_SHMSIZE:
         return DiskFullError(text)
     if is_damage(exc):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,7 +45,7 @@ from replicad.storage.reader import (
     whole_state,
 )
 from replicad.storage.scrub import Gap, Look
-from replicad.storage.wal import WalIndex
+from replicad.storage.wal import WalIndex, cut_off
 
 # One row a batch. The ids, tiles and commit size of all the batches stand in the first row: `ids` a JSON list,
 # `tile_places` a JSON list of [level, index, start, length] in `tile_hashes`, start from 1.
@@ -267,7 +268,23 @@ class SqliteStore:
                 finally:
                     if self._writer.in_transaction:
                         self._writer.execute("ROLLBACK")
+        except DiskFullError as exc:
+            if getattr(exc.__cause__, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_SHMSIZE:
+                self._take_back()
+            raise
         except DiskFailedError as exc:
+            self._failure = exc
+            raise
+
+    def _take_back(self) -> None:
+        """A commit for which the WAL's index finds no room is refused by SQLite when all of it is in the WAL already,
+        and synced: a restart would take it in, and it is told of as not applied."""
+        if self._wal is None:
+            return
+        try:
+            with translated(f"take back what was refused in {self._path}"):
+                cut_off(schema.wal_path(self._path), self._wal.frames(), page_bytes=schema.PAGE_BYTES)
+        except StorageError as exc:
             self._failure = exc
             raise
 

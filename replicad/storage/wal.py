@@ -45,6 +45,19 @@ class WalIndex:
         self._file.close()
 
 
+def cut_off(wal: Path, frames: int, *, page_bytes: int) -> None:
+    """Drop what is in the file ``wal`` behind its first ``frames``; on disk when this returns. Raises OSError.
+
+    For whoever writes to the log, when what lies there is to be taken in by no restart.
+    """
+    handle = os.open(wal, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.ftruncate(handle, _HEADER.size + frames * (_FRAME_BYTES + page_bytes))
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def unreached_commits(wal: Path, frames: int, *, page_bytes: int) -> int:
     """Commits in the file ``wal`` behind its first ``frames``, which are those that SQLite has found to be whole.
 

@@ -8,8 +8,8 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -38,6 +38,11 @@ def open_store(data_dir: Path) -> SqliteStore:
     return store
 
 
+def repeated(call: Callable[[], None], times: int) -> None:
+    for _ in range(times):
+        call()
+
+
 def proves(data_dir: Path, log: LogMaker) -> bool:
     report = verify_folder(data_dir, cluster=CLUSTER, keyring=log.key.keyring, decode_records=decode_records)
     assert report.fault is None
@@ -47,14 +52,22 @@ def proves(data_dir: Path, log: LogMaker) -> bool:
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MiB."""
-    disk = tmp_path / "disk"
+    with mounted(tmp_path, "4m") as disk:
+        yield disk
+
+
+@contextmanager
+def mounted(folder: Path, size: str) -> Iterator[Path]:
+    disk = folder / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)]
-    mounted = subprocess.run(mount, check=False, capture_output=True, text=True)
-    if mounted.returncode:
-        pytest.skip(f"a small tmpfs, to be a full disk, cannot be mounted (are you root?): {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)]
+    done = subprocess.run(mount, check=False, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"a small tmpfs, to be a full disk, cannot be mounted (are you root?): {done.stderr.strip()}")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
 
 def free_bytes(disk: Path) -> int:
@@ -94,6 +107,37 @@ def test_a_full_disk_refuses_appends_serves_reads_and_goes_on_when_there_is_room
         store.append([log.append(5, payload_bytes=step_bytes // 5)], commit_size=0)
     store.close()
     assert proves(data_dir, log)
+
+
+def test_what_is_refused_since_the_wals_index_finds_no_room_is_not_there_after_a_kill(tmp_path: Path) -> None:
+    """The WAL has its blocks from before, its index is made anew by each start: so that is what finds no room."""
+    log = LogMaker()
+    store = open_store(tmp_path / "before")
+    for _ in range(18):
+        store.append([log.append(1, payload_bytes=1_000_000)], commit_size=log.size)
+    with mounted(tmp_path, "48m") as disk:
+        data_dir = Path(shutil.copytree(tmp_path / "before", disk / "data"))  # as a kill leaves it
+        store.close()
+        store, ballast = open_store(data_dir), disk / "ballast"
+        ballast.write_bytes(bytes(free_bytes(disk)))
+
+        def one_more() -> None:
+            kept = log.tree.copy()
+            try:
+                store.append([log.append(5, payload_bytes=2000)], commit_size=0)
+            except DiskFullError:
+                log.rewind(kept)
+                raise
+
+        with pytest.raises(DiskFullError, match="disk I/O error"):  # of the index: the WAL's is another
+            repeated(one_more, 4000)
+        killed = Path(shutil.copytree(data_dir, tmp_path / "killed"))
+        with closing(open_store(killed)) as again:
+            assert again.load().tree.root() == log.tree.root()
+        ballast.unlink()
+        store.append([log.append(1)], commit_size=log.size)
+        store.close()
+        assert proves(data_dir, log)
 
 
 def test_a_start_on_a_full_disk_serves_reads(small_disk: Path) -> None:
