@@ -130,6 +130,8 @@ def _copy(reader: Reader, store: SqliteStore, size: int, check: Callable[..., tu
                 last_epoch = batch.epoch
                 appends.append(append)
         except (PeerError, DamagedError) as exc:
+            if _was_cut_back(reader, tree):
+                raise _cut_back(size) from exc
             reason = f"{exc.reason}: {exc}" if isinstance(exc, PeerError) else str(exc)
             raise DamagedError(
                 f"the log does not prove at offset {tree.size} ({reason}), so it is not backed up: look with "
@@ -139,6 +141,15 @@ def _copy(reader: Reader, store: SqliteStore, size: int, check: Callable[..., tu
             raise _cut_back(size)
         store.append(appends, commit_size=0)
     return tree, last_epoch
+
+
+def _was_cut_back(reader: Reader, tree: Tree) -> bool:
+    """Whether the log has other records by now where ``tree`` is over, or none."""
+    with contextlib.suppress(DamagedError):
+        with reader.snapshot() as connection:
+            end = log_end(connection)
+        return end is None or end.size < tree.size or reader.root_at(tree.size) != tree.root()
+    return False
 
 
 def _cut_back(size: int) -> DamagedError:

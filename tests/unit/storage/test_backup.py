@@ -139,6 +139,30 @@ def test_a_log_that_is_cut_back_meanwhile_gives_no_backup(
     assert names(outside) == []
 
 
+def test_a_log_that_is_cut_back_and_goes_on_meanwhile_is_not_said_to_be_damaged(
+    node: Node, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a master that was left behind, and follows the one that took its place."""
+    monkeypatch.setattr(backup, "STEP_BYTES", 1)
+    real, other = Reader.read, LogBuilder("n1")
+    other.add_epoch(1)
+    for _ in range(12):
+        other.add(5)
+    other.add_epoch(5)
+    other.add(400)
+
+    def read(reader: Reader, from_offset: int, **named: int) -> object:
+        if from_offset == 101 and node.store.load().last_epoch != 5:
+            node.store.truncate(61)
+            node.store.append(other.appends[13:], commit_size=0)
+        return real(reader, from_offset, max_bytes=named["max_bytes"], until_offset=named["until_offset"])
+
+    monkeypatch.setattr(Reader, "read", read)
+    with pytest.raises(DamagedError, match="cut back meanwhile, as when a master rejoins: try again"):
+        made_of(node, outside / "one")
+    assert names(outside) == []
+
+
 def test_a_backup_overwrites_nothing(node: Node, outside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (outside / "one").write_text("precious")
     with pytest.raises(DataFolderError, match="exists, and a backup overwrites nothing"):
