@@ -102,7 +102,7 @@ class Scrubbing:
     async def _scrub(self) -> None:
         """Look over all that is committed now."""
         until, tree, began = await self._runtime.visible_size("committed"), Tree(), time.monotonic()
-        faults, met = 0, (-1, "")
+        known, faults, met = set(self._damage.offsets), 0, (-1, "")
         while tree.size < until:
             if self._is_repair_due():  # a scrub may take days, and who needs what is damaged does not wait for that
                 await self._repair_all()
@@ -121,7 +121,7 @@ class Scrubbing:
                 return
             await asyncio.sleep(look.bodies / rate)
         self.scrubbed_ms = time.time_ns() // 1_000_000
-        if not faults:
+        if not faults and known.issuperset(self._damage.offsets):  # else it may lie where the scrub had been before
             self._damage.all_is_whole()
         self._log.info(
             "scrubbed", f"{until} records were looked over", faults=faults, took_s=round(time.monotonic() - began, 1)

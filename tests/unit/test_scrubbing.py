@@ -28,6 +28,9 @@ STRUCTURE, GONE = 10, 99  # offsets: in a page that is malformed, and of what wa
 class Store:
     """A log; what lies at STRUCTURE can't even be looked for."""
 
+    def __init__(self, looked: Callable[[], None] = lambda: None) -> None:
+        self._looked = looked
+
     def gap_at(self, offset: int) -> Gap:
         if offset == STRUCTURE:
             raise DamagedError("database disk image is malformed")
@@ -36,6 +39,7 @@ class Store:
     def look(self, tree: Tree, *, until: int, max_bytes: int) -> Look:
         assert tree.size < until
         assert max_bytes
+        self._looked()
         after = tree.copy()
         after.append([bytes(32)])
         return Look(after, 1, None)
@@ -46,18 +50,25 @@ class Disk:
         return call()
 
 
-def scrubbing_of(damage: Damage, monkeypatch: pytest.MonkeyPatch, *, records: int) -> Scrubbing:
+def scrubbing_of(
+    damage: Damage,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    records: int,
+    store: Store | None = None,
+    interval_s: float = 0.2,
+) -> Scrubbing:
     monkeypatch.setattr(scrubbing, "FIRST_S", 0.2)
     monkeypatch.setattr(scrubbing, "RETRY_S", 0.05)
 
     async def size(_: str) -> int:
         return records
 
-    limits, timeouts = SimpleNamespace(scrub_rate=1 << 20), SimpleNamespace(scrub_interval_s=0.2)
+    limits, timeouts = SimpleNamespace(scrub_rate=1 << 20), SimpleNamespace(scrub_interval_s=interval_s)
     return Scrubbing(
         cast(Config, SimpleNamespace(limits=limits, timeouts=timeouts)),
         cast(Runtime, SimpleNamespace(disk=Disk(), visible_size=size)),
-        cast(SqliteStore, Store()),
+        cast(SqliteStore, store or Store()),
         damage,
         keyring=lambda: Keyring({}),
         fetch=cast(Fetch, None),
@@ -80,6 +91,25 @@ async def test_what_a_reader_meets_is_repaired_while_a_scrub_of_days_is_under_wa
     try:
         await eventually(it_is_seen_to, within_s=5, what="it is looked at")
         assert not scrub.scrubbed_ms
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_is_met_while_a_scrub_is_under_way_is_not_whole_because_the_scrub_has_passed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    damage = Damage(log=logs.get_logger("test"), changed=lambda: None)
+    store = Store(lambda: damage.found(DamagedError("damaged", offset=STRUCTURE)))
+    scrub = scrubbing_of(damage, monkeypatch, records=3, store=store, interval_s=60.0)
+    task = asyncio.get_running_loop().create_task(scrub.run())
+
+    async def scrubbed() -> bool:
+        return scrub.scrubbed_ms > 0
+
+    try:
+        await eventually(scrubbed, within_s=5, what="the whole log is looked over")
+        assert STRUCTURE in damage.offsets
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
