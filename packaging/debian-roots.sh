@@ -78,13 +78,13 @@ host_root() {
 
 # ansible_root RELEASE: a machine that Ansible is to deploy to, as a server's installer leaves it. It has the package lists
 # of the day, and what the packages in build/deb/RELEASE depend on lies in apt's cache, not installed: many hosts are
-# installed from one download.
+# installed from one download. Descriptions in other languages are not wanted: each host would download them at each update.
 ansible_root() {
     local debs=("$PWD/build/deb/$1"/*.deb) depends deb
     [ -e "${debs[0]}" ] || { echo "build/deb/$1 has no packages: run make deb" >&2; return 1; }
     depends=$(for deb in "${debs[@]}"; do dpkg-deb --field "$deb" Depends Recommends | sed 's/ ([^)]*)//g'; done)
     bootable_root "$1" ansible "$depends $(declare -f ansible_root)" ,python3,python3-apt,sudo,nftables \
-        --skip=cleanup/apt \
+        --skip=cleanup/apt --aptopt='Acquire::Languages "none"' \
         --customize-hook='rm -rf "$1"/var/cache/apt/archives/*.deb && mkdir "$1/tmp/debs"' \
         --customize-hook="copy-in ${debs[*]} /tmp/debs" \
         --customize-hook='chroot "$1" sh -c "apt-get install --yes --quiet --download-only /tmp/debs/*.deb"' \
