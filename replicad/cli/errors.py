@@ -257,13 +257,13 @@ def expected_failure(exc: BaseException) -> Failure | None:
         case click.ClickException():
             failure = Failure(_on_one_line(exc), exit_code=Exit.USAGE)
         case OSError(filename=str(path)):
-            failure = _file_failure(exc, path)
+            failure = file_failure(exc, path)
         case OSError():
             failure = Failure(str(exc), exit_code=Exit.FAILED)
     return failure
 
 
-def _file_failure(exc: OSError, path: str) -> Failure:
+def file_failure(exc: OSError, path: str) -> Failure:
     """What the system says of a file or folder."""
     if exc.errno in _OF_DISKS:
         return Failure(f"{path}: {exc.strerror}", exit_code=Exit.STORAGE)

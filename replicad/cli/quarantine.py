@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from replicad import configfile
-from replicad.cli.errors import Failure
+from replicad.cli.errors import Failure, file_failure
 from replicad.cli.listing import KEY_FILE_HELP
 from replicad.cli.options import (
     FilePath,
@@ -150,11 +150,7 @@ def export(session: Session, *, entry: str, out: Path, config_file: Path) -> Non
     try:
         write_new(out, lines())
     except OSError as exc:
-        raise Failure(
-            f"{out} cannot be written: {exc.strerror}",
-            exit_code=ExitCode.CONFIG,
-            remedy="name a file that is not there, in a folder that you may write to",
-        ) from exc
+        raise file_failure(exc, str(out)) from exc
     output = Output(session)
     output.tell(
         f"{out}: {count_text(count, 'message')}",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -103,3 +105,15 @@ def test_an_entry_that_is_larger_than_the_memory_is_exported_all_the_same(
     assert peak < 24 << 20
     assert capsys.readouterr().out == f"{out}: 40 messages\n"
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [f"m-{number}" for number in range(40)]
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, 11), (errno.EIO, 11), (errno.EACCES, 3)])
+def test_an_export_that_a_disk_refuses_is_told_from_a_path_that_is_wrong(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    assert main(["quarantine", "export", "1-1-3-0", "--out", str(tmp_path / "lost"), "--config", str(config)]) == code
+    assert not (tmp_path / "lost").exists()
