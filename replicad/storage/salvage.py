@@ -156,7 +156,8 @@ def _swap(path: Path, rebuilt: Path) -> None:
     with translated(f"replace {path}"):
         owner = path.stat()
         if os.geteuid() == 0:
-            os.chown(rebuilt, owner.st_uid, owner.st_gid)
+            for each in (rebuilt, path.with_name(LOCK_NAME)):  # the lock is ours where there was none, as in a copy
+                os.chown(each, owner.st_uid, owner.st_gid)
         os.link(path, path.with_name(f"{_KEPT}{time.time_ns() // 1_000_000}"))
         for name in (f"{path.name}-wal", f"{path.name}-shm"):
             path.with_name(name).unlink(missing_ok=True)  # empty: all of it was taken in

@@ -611,6 +611,17 @@ def test_a_rebuild_wants_all_that_any_part_of_the_old_file_knows_of(data_dir: Pa
     assert sorted(path.name for path in data_dir.iterdir()) == ["lock", "log.db"]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_rebuilds_is_the_owners_the_lock_included(data_dir: Path) -> None:
+    filled(data_dir)
+    (data_dir / "lock").unlink()  # it is a copy
+    for path in (data_dir, data_dir / "log.db"):
+        os.chown(path, 65534, 65534)
+    with rebuilding(data_dir, cluster=CLUSTER, node=NODE, decode_records=decode_records) as (_, store):
+        store.append(LogMaker().appends(*[RECORDS] * BATCHES), commit_size=0)
+    assert {path.stat().st_uid for path in (data_dir / "lock", data_dir / "log.db")} == {65534}
+
+
 def test_records_of_a_later_epoch_raise_the_promise_with_them(data_dir: Path) -> None:
     """What a node had above its commit size is damaged; what others have committed there is of their epoch."""
     filled(data_dir, commit_size=BAD)
