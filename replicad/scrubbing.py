@@ -28,6 +28,7 @@ from replicad.wire.codec import decode_records
 FIRST_S = 60.0  # after a start: it has other things to do then
 STEP_BYTES = 64 << 10  # of one look: some milliseconds of a reading thread
 RETRY_S = 5.0  # of a repair that no node could help with
+SCRUB_SHARE = 9  # to one: of a scrub's time, where repairs fail that wait long for nodes that do not answer
 
 T = TypeVar("T")
 
@@ -73,12 +74,11 @@ class Scrubbing:
     async def _repair_all(self) -> None:
         """Try to repair whatever is known to be damaged."""
         self._damage.noticed.clear()
+        began = time.monotonic()
         for offset in self._damage.offsets:
             await self._telling(self._repair(offset))
-        self._again_at = time.monotonic() + RETRY_S
-
-    def _is_repair_due(self) -> bool:
-        return self._damage.noticed.is_set() or bool(self._damage.offsets and time.monotonic() >= self._again_at)
+        now = time.monotonic()
+        self._again_at = now + max(RETRY_S, SCRUB_SHARE * (now - began)) if self._damage.offsets else 0.0
 
     async def _telling(self, work: Coroutine[object, object, object]) -> None:
         """Do it; where the file's very structure is damaged, so that not even the damage's end can be found, say so."""
@@ -104,7 +104,8 @@ class Scrubbing:
         until, tree, began = await self._runtime.visible_size("committed"), Tree(), time.monotonic()
         known, faults, met = set(self._damage.offsets), 0, (-1, "")
         while tree.size < until:
-            if self._is_repair_due():  # a scrub may take days, and who needs what is damaged does not wait for that
+            # A scrub may take days, and who needs what is damaged does not wait for that.
+            if self._damage.offsets and time.monotonic() >= self._again_at:
                 await self._repair_all()
             look = await self._look(tree, until)
             tree = look.tree
