@@ -6,7 +6,7 @@ Owns ranges, levels and the pace of reading. Must not know who reads.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 
 from replicad.config import Config
@@ -45,14 +45,19 @@ class Reading:
         """Go by ``config`` from the next read on."""
         self._config = config
 
-    async def list_records(self, request: bytes, context: Context, author: str) -> AsyncGenerator[bytes, None]:
+    def list_records(self, request: bytes, context: Context, author: str) -> AsyncGenerator[bytes, None]:
         """The handler of List."""
         del context
+        return self._shared(self._list, request, author)
+
+    async def _shared(
+        self, read: Callable[[bytes, Share], AsyncGenerator[bytes, None]], request: bytes, author: str
+    ) -> AsyncGenerator[bytes, None]:
         with self._room.share(author) as share:
-            async with aclosing(self._list(request, share)) as responses:
+            async with aclosing(read(request, share)) as responses:
                 async for response in responses:
                     yield response
-                    del response
+                    del response  # taken, it is not to be held while the next one is read
 
     async def _list(self, request: bytes, share: Share) -> AsyncGenerator[bytes, None]:
         query = parse_request(pb.ListRequest, request)
@@ -89,14 +94,10 @@ class Reading:
         if not sent:
             yield encode_list_response(commit_size, [])  # an empty answer still tells the commit size
 
-    async def tail(self, request: bytes, context: Context, author: str) -> AsyncGenerator[bytes, None]:
+    def tail(self, request: bytes, context: Context, author: str) -> AsyncGenerator[bytes, None]:
         """The handler of Tail. Begins with an empty response, so that the follower knows it is heard."""
         del context
-        with self._room.share(author) as share:
-            async with aclosing(self._tail(request, share)) as responses:
-                async for response in responses:
-                    yield response
-                    del response
+        return self._shared(self._tail, request, author)
 
     async def _tail(self, request: bytes, share: Share) -> AsyncGenerator[bytes, None]:
         query = parse_request(pb.TailRequest, request)
